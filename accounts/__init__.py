@@ -1,0 +1,1 @@
+"""Who has mail: tenants, domains, mailboxes, and how they sign in."""

@@ -1,0 +1,1 @@
+"""How mail gets in: LMTP (RFC 2033)."""

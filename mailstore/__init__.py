@@ -1,0 +1,1 @@
+"""The mail: contents, messages, maildrops, and their life."""

@@ -1,0 +1,1 @@
+"""How mail gets out: POP3 (RFC 1939)."""
