@@ -1,0 +1,116 @@
+"""Reading settings from environment variables: each value is checked, and a bad one is refused by name."""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+T = TypeVar("T")
+
+_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
+_SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen: a TCP host and port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read(name: str, default: str, parse: Callable[[str], T]) -> T:
+    """The value of the environment variable `name`, parsed; an empty one counts as unset.
+
+    Raises `ImproperlyConfigured` with a sentence that names the variable if `parse` raises `ValueError`.
+    """
+    text = os.environ.get(name, "").strip() or default
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is {text!r}, but {error}.") from None
+
+
+def address(text: str, *, or_path: bool = False) -> Address:
+    """`host:port`, `[v6]:port` or, where allowed, the absolute path of a Unix socket."""
+    if or_path and text.startswith("/"):
+        if len(os.fsencode(text)) > 107:
+            raise ValueError("the path of a Unix socket has at most 107 octets")
+        return Address(path=text)
+    host, separator, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        path = " or the absolute path of a Unix socket" if or_path else ""
+        raise ValueError(f"it must be host:port with a port from 1 to 65535{path}")
+    return Address(host, int(port))
+
+
+def address_or_path(text: str) -> Address:
+    """As `address`, and also the absolute path of a Unix socket."""
+    return address(text, or_path=True)
+
+
+def size(text: str) -> int:
+    """Octets, as `1048576`, `512K`, `50M` or `1G` (powers of 1024)."""
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError("it must be a number of octets such as 1048576, 512K, 50M or 1G")
+    return int(match[1]) * _SIZE_UNITS[match[2].upper()]
+
+
+def duration(text: str) -> timedelta:
+    """A time, as `500ms`, `90s`, `10m`, `8h` or `14d`."""
+    match = _DURATION.fullmatch(text)
+    if not match:
+        raise ValueError("it must be a time such as 90s, 10m, 8h or 14d")
+    return timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2]])
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 to a million."""
+    if not re.fullmatch(r"[1-9][0-9]{0,6}", text):
+        raise ValueError("it must be a whole number from 1")
+    return int(text)
+
+
+def one_of(choices: Iterable[str]) -> Callable[[str], str]:
+    """A parser that takes one of `choices`."""
+    allowed = tuple(choices)
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"it must be one of: {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def switch(text: str) -> bool:
+    """`on` or `off`."""
+    return one_of(("on", "off"))(text) == "on"
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words separated by commas or blanks."""
+    return tuple(text.replace(",", " ").split())
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks such as `10.0.0.0/8 2001:db8::/32`, separated by commas or blanks."""
+    try:
+        return tuple(ip_network(word) for word in words(text))
+    except ValueError:
+        raise ValueError("it must be networks such as 10.0.0.0/8 or 192.0.2.7") from None

@@ -1,0 +1,215 @@
+"""Django's settings, made from the environment; nothing else in the project reads environment variables."""
+
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from mailhost import environment as env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def _secret_key(data: Path) -> str:
+    """The key of the data directory, made at the first start."""
+    path = data / "secret-key"
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        pass
+    data.mkdir(parents=True, exist_ok=True)
+    candidate = path.with_name(f"secret-key.{os.getpid()}")
+    candidate.touch(mode=0o600)
+    candidate.write_text(secrets.token_urlsafe(48))
+    try:
+        os.link(candidate, path)  # two commands may start at once: the first one's key stands
+    except FileExistsError:
+        pass
+    finally:
+        candidate.unlink()
+    return path.read_text()
+
+
+def _database(url: str) -> dict[str, Any]:
+    """Django's description of the database at a libpq URL; every further parameter becomes an option."""
+    if not url:  # commands that need no database
+        return {"ENGINE": "django.db.backends.dummy"}
+    if not url.startswith(("postgres://", "postgresql://")):
+        raise ValueError("it must begin with postgresql://")
+    try:
+        parameters = conninfo_to_dict(url)
+    except ProgrammingError:
+        raise ValueError("it is not a valid PostgreSQL URL") from None
+    if not parameters.get("dbname"):
+        raise ValueError("it names no database")
+    named = {key: parameters.pop(key, None) or "" for key in ("dbname", "user", "password", "host", "port")}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        **{key.replace("dbname", "name").upper(): value for key, value in named.items()},
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": {
+            **parameters,
+            "pool": {"min_size": 1, "max_size": 8, "timeout": 10},
+        },
+    }
+
+
+def _redis(url: str) -> str:
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("it must begin with redis://, rediss:// or unix://")
+    return url
+
+
+# --- Where things are ------------------------------------------------------------------------------
+
+MAILHOST_DATA = env.read("MAILHOST_DATA", "var", lambda text: Path(text).expanduser().absolute())
+# Commands that need a database set both before settings are read, if the environment does not (manage.py).
+DATABASES = {"default": env.read("DATABASE_URL", "", _database)}
+REDIS_URL = env.read("REDIS_URL", "redis://127.0.0.1:6379/0", _redis)
+SECRET_KEY = os.environ.get("MAILHOST_SECRET_KEY") or _secret_key(MAILHOST_DATA)
+
+MAILHOST_HOSTNAME = env.read("MAILHOST_HOSTNAME", socket.gethostname(), str)
+MAILHOST_HTTP = env.read("MAILHOST_HTTP", "127.0.0.1:8000", env.address)
+MAILHOST_POP3 = env.read("MAILHOST_POP3", "127.0.0.1:1110", env.address)
+MAILHOST_POP3S = env.read("MAILHOST_POP3S", "127.0.0.1:1995", env.address)
+MAILHOST_LMTP = env.read("MAILHOST_LMTP", "127.0.0.1:2424", env.address_or_path)
+MAILHOST_WORKERS = env.read("MAILHOST_WORKERS", str(os.cpu_count() or 1), env.positive)
+MAILHOST_PROXY_NETWORKS = env.read("MAILHOST_PROXY_NETWORKS", "", env.networks)
+
+# --- TLS: a pair that is given, or the one made in the data directory (mailhost/tls.py) ------------
+
+MAILHOST_TLS_CERT = env.read("MAILHOST_TLS_CERT", str(MAILHOST_DATA / "tls" / "cert.pem"), Path)
+MAILHOST_TLS_KEY = env.read("MAILHOST_TLS_KEY", str(MAILHOST_DATA / "tls" / "key.pem"), Path)
+MAILHOST_TLS_GIVEN = bool(os.environ.get("MAILHOST_TLS_CERT") or os.environ.get("MAILHOST_TLS_KEY"))
+if bool(os.environ.get("MAILHOST_TLS_CERT")) != bool(os.environ.get("MAILHOST_TLS_KEY")):
+    raise ImproperlyConfigured("MAILHOST_TLS_CERT and MAILHOST_TLS_KEY must be set together.")
+
+# --- Signing in ------------------------------------------------------------------------------------
+
+MAILHOST_PLAINTEXT_AUTH = env.read(
+    "MAILHOST_PLAINTEXT_AUTH", "never", env.one_of(["never", "loopback", "always"])
+)
+MAILHOST_DEFAULT_DOMAIN = env.read("MAILHOST_DEFAULT_DOMAIN", "example.test", str)
+MAILHOST_THROTTLE = env.read("MAILHOST_THROTTLE", "on", env.switch)
+MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.duration)
+
+# --- Mail ------------------------------------------------------------------------------------------
+
+MAILHOST_MAX_MESSAGE = env.read("MAILHOST_MAX_MESSAGE", "64M", env.size)
+MAILHOST_DEFAULT_QUOTA = env.read("MAILHOST_DEFAULT_QUOTA", "1G", env.size)
+MAILHOST_SUBADDRESS = env.read("MAILHOST_SUBADDRESS", "+", env.one_of(["+", "-", "none"]))
+MAILHOST_SUSPENDED_REPLY = env.read("MAILHOST_SUSPENDED_REPLY", "450", env.one_of(["450", "550"]))
+MAILHOST_OVER_QUOTA_REPLY = env.read("MAILHOST_OVER_QUOTA_REPLY", "552", env.one_of(["552", "452"]))
+
+# --- How long things are kept ----------------------------------------------------------------------
+
+MAILHOST_RETENTION = env.read("MAILHOST_RETENTION", "14d", env.duration)
+MAILHOST_SESSION_HISTORY = env.read("MAILHOST_SESSION_HISTORY", "400d", env.duration)
+MAILHOST_LEDGER_LIFE = env.read("MAILHOST_LEDGER_LIFE", "8d", env.duration)
+MAILHOST_PURGE_INTERVAL = env.read("MAILHOST_PURGE_INTERVAL", "5m", env.duration)
+# A listener that has not renewed its heartbeat for this long has lost its maildrops (mailstore/presence.py).
+MAILHOST_LISTENER_TTL = env.read("MAILHOST_LISTENER_TTL", "90s", env.duration)
+
+# --- Django ----------------------------------------------------------------------------------------
+
+DEBUG = False
+ALLOWED_HOSTS = [
+    *env.read("MAILHOST_ALLOWED_HOSTS", "", env.words),
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    MAILHOST_HOSTNAME,
+]
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "mailhost",
+    "accounts",
+    "mailstore",
+    "lmtp",
+    "pop3",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "mailhost.urls"
+WSGI_APPLICATION = "mailhost.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "accounts.User"
+PASSWORD_HASHERS = ["accounts.passwords.PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS: list[dict[str, str]] = []
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = MAILHOST_DATA / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+
+# --- Celery: small, repeatable tasks, driven from the database (docs/architecture.md) --------------
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_TASK_ACKS_LATE = CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_TIME_LIMIT, CELERY_TASK_SOFT_TIME_LIMIT = 600, 540
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 1800,
+    "unacked_restore_throttle": 1,
+    "global_keyprefix": "mailhost:",
+}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    "purge": {
+        "task": "mailstore.tasks.purge",
+        "schedule": MAILHOST_PURGE_INTERVAL,
+        "options": {"expires": MAILHOST_PURGE_INTERVAL.total_seconds()},
+    },
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {
+        "handlers": ["stderr"],
+        "level": env.read("MAILHOST_LOG_LEVEL", "INFO", env.one_of(["DEBUG", "INFO", "WARNING", "ERROR"])),
+    },
+}

@@ -1,0 +1,229 @@
+"""The mail: contents, the messages that refer to them, and the sessions that fetched them."""
+
+import uuid
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts.models import Mailbox
+from accounts.tenancy import TenantOwned, TenantQuerySet, owned
+
+
+class Store(models.Model):
+    """The message store as a whole: one row.
+
+    `epoch` is part of every new message's unique-id. Whoever restores the database from a backup raises it
+    (`manage.py newepoch`), because the restore rewinds the counters: what was handed out since the backup can
+    then never be handed out again, while older messages keep their unique-ids.
+    """
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    epoch = models.IntegerField(default=1)
+
+    class Meta:
+        verbose_name_plural = "store"
+        constraints = (models.CheckConstraint(condition=Q(id=1), name="store_is_one"),)
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}"
+
+
+class Content(TenantOwned):
+    """What was delivered, in canonical CRLF form. Never changes: `octets` is exact for LIST and RETR alike.
+
+    Stored once for all recipients of one transaction and tenant. Small ones lie in `body`, larger ones in
+    chunks, because a `bytea` cannot be read in parts without reading the whole.
+    """
+
+    octets = models.BigIntegerField()
+    header_octets = models.BigIntegerField(help_text="Through the empty line that ends the header.")
+    has_dot_lines = models.BooleanField(help_text="Whether any line begins with a dot, and needs stuffing.")
+    body = models.BinaryField(null=True, help_text="The octets; null if they lie in chunks.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("tenant", "id"), name="content_of_tenant"),)
+
+    def __str__(self) -> str:
+        return f"content {self.pk}"
+
+
+class ContentChunk(TenantOwned):
+    """A piece of a large content; all but the last are of one size (`mailstore.delivery.CHUNK_OCTETS`)."""
+
+    pk = models.CompositePrimaryKey("content_id", "number")
+    content = owned("mailstore.Content", related_name="chunks", db_index=False)
+    number = models.IntegerField(help_text="From 0.")
+    octets = models.BinaryField()
+
+    class Meta:
+        verbose_name = "content chunk"
+
+
+class Listener(models.Model):
+    """A running listener process.
+
+    It holds an advisory lock for as long as its database connection lives, and renews the heartbeat: whoever
+    finds the lock free or the heartbeat old knows that its sessions are over (`mailstore.presence`).
+    """
+
+    id = models.AutoField(primary_key=True)  # 32 bits: half of an advisory lock's key
+    kind = models.CharField(max_length=8, help_text="pop3 or lmtp")
+    host = models.CharField(max_length=253)
+    pid = models.IntegerField()
+    started_at = models.DateTimeField(db_default=Now())
+    heartbeat_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.host}, process {self.pid}"
+
+
+class MaildropSession(TenantOwned):
+    """A POP3 session: the exclusive lock on its maildrop while open, and its record after.
+
+    The key is random, not counted: rows commit asynchronously, and a sequence would hand a number out twice
+    after a crash of the database. It is the fencing token: QUIT changes nothing unless this row is still
+    open.
+    """
+
+    class End(models.TextChoices):
+        QUIT = "quit"
+        DROPPED = "dropped", "connection lost"
+        LOST = "lost", "listener lost"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    mailbox = owned("accounts.Mailbox", related_name="sessions", db_index=False)
+    view = models.BigIntegerField(
+        default=0, help_text="0: the maildrop itself; else a device with its own copy."
+    )
+    # No constraint: every login would lock the listener's one row.
+    listener = models.ForeignKey(Listener, models.DO_NOTHING, db_constraint=False, related_name="sessions")
+    client_address = models.GenericIPAddressField(null=True)
+    secure = models.BooleanField(help_text="Over TLS.")
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+    end = models.CharField(max_length=8, choices=End, blank=True, default="")
+    fetched = models.IntegerField(default=0, help_text="Messages retrieved.")
+    expunged = models.IntegerField(default=0, help_text="Messages removed.")
+
+    class Meta:
+        verbose_name = "session"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("mailbox", "view"), condition=Q(ended_at=None), name="maildrop_lock"
+            ),
+        )
+        indexes = (
+            models.Index(fields=("mailbox", "started_at"), name="session_of_mailbox"),
+            models.Index(fields=("ended_at",), name="session_ended"),
+            models.Index(fields=("listener",), condition=Q(ended_at=None), name="session_open_of_listener"),
+        )
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class MessageQuerySet(TenantQuerySet["Message"]):
+    """Messages."""
+
+    def in_maildrop(self, mailbox: Mailbox | None = None) -> "MessageQuerySet":
+        """Messages that a client can fetch now, of one mailbox or of all."""
+        present = self.filter(expunged_at=None)
+        return present.filter(mailbox=mailbox) if mailbox else present
+
+    def expunged(self) -> "MessageQuerySet":
+        """Messages that were removed, and can be restored until they are purged."""
+        return self.exclude(expunged_at=None)
+
+
+class Message(TenantOwned):
+    """One recipient's copy: its uid, its own trace block, and its life."""
+
+    mailbox = owned("accounts.Mailbox", related_name="messages", db_index=False)
+    content = owned("mailstore.Content", related_name="messages", db_index=False)
+    uid = models.BigIntegerField()
+    epoch = models.IntegerField(help_text="The store's epoch when the message got its uid.")
+    trace = models.BinaryField(
+        help_text="Return-Path, Delivered-To, Received: what stands before the content."
+    )
+    octets = models.BigIntegerField(help_text="Trace and content, as LIST counts.")
+    reverse_path = models.TextField(blank=True)
+    subject = models.CharField(max_length=255, blank=True)
+    sender = models.CharField("from", max_length=255, blank=True)
+    message_id = models.CharField(max_length=255, blank=True)
+    date = models.DateTimeField(null=True)
+    delivered_at = models.DateTimeField(db_default=Now())
+    first_fetched_at = models.DateTimeField(null=True)
+    # Sessions are purged before the messages that mention them, so these two are not constrained.
+    first_fetched_in = models.ForeignKey(
+        MaildropSession, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    expunged_at = models.DateTimeField(null=True)
+    expunged_in = models.ForeignKey(
+        MaildropSession,
+        models.DO_NOTHING,
+        null=True,
+        db_constraint=False,
+        db_index=False,
+        related_name="expunged_messages",
+    )
+    expunged_by = models.ForeignKey(
+        "accounts.User",
+        models.SET_NULL,
+        null=True,
+        db_index=False,
+        related_name="+",
+        help_text="If not in a session.",
+    )
+
+    objects: ClassVar[Any] = MessageQuerySet.as_manager()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("mailbox", "uid"), name="message_uid"),
+            models.CheckConstraint(condition=Q(uid__gte=1, octets__gte=0), name="message_numbers"),
+        )
+        indexes = (
+            models.Index(
+                fields=("mailbox", "uid"), condition=Q(expunged_at=None), name="message_in_maildrop"
+            ),
+            models.Index(fields=("expunged_at",), condition=~Q(expunged_at=None), name="message_expunged"),
+            models.Index(fields=("expunged_in",), condition=~Q(expunged_in=None), name="message_expunged_in"),
+            models.Index(fields=("content",), name="message_content"),
+        )
+
+    def __str__(self) -> str:
+        return f"message {self.uid} of mailbox {self.mailbox_id}"
+
+    @property
+    def unique_id(self) -> str:
+        """What UIDL shows."""
+        return unique_id(self.mailbox_id, self.epoch, self.uid)
+
+
+def unique_id(mailbox_id: int, epoch: int, uid: int) -> str:
+    """The unique-id of a message (RFC 1939 section 7): three numbers in hexadecimal, at most 42 characters.
+
+    A mailbox's id and its uids are never used again, and the separators keep two triples from reading the
+    same.
+    """
+    return f"{mailbox_id:x}.{epoch:x}.{uid:x}"
+
+
+class DeliveryLedger(TenantOwned):
+    """What was delivered to a mailbox lately, so that a retry of the MTA stores nothing again.
+
+    Independent of the message: the retry of something the user has fetched and deleted stores nothing either.
+    """
+
+    pk = models.CompositePrimaryKey("mailbox_id", "digest")
+    mailbox = owned("accounts.Mailbox", related_name="+", db_index=False)
+    digest = models.BinaryField(help_text="SHA-256 of reverse-path and octets.")
+    reverse_path = models.TextField(blank=True)
+    delivered_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name = "delivery ledger"
+        indexes = (models.Index(fields=("delivered_at",), name="ledger_age"),)
