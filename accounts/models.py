@@ -165,9 +165,7 @@ class Mailbox(TenantOwned):
         verbose_name_plural = "mailboxes"
         ordering = ("address",)
         constraints = (
-            models.UniqueConstraint(
-                fields=("address",), condition=Q(closed_at=None), name="mailbox_address_of_open"
-            ),
+            models.UniqueConstraint(fields=("address",), condition=Q(closed_at=None), name="mailbox_address_of_open"),
             models.UniqueConstraint(fields=("tenant", "id"), name="mailbox_of_tenant"),
             models.CheckConstraint(condition=Q(address=Lower(F("address"))), name="mailbox_address_folded"),
             models.CheckConstraint(
@@ -198,9 +196,7 @@ class Alias(TenantOwned):
     class Meta:
         verbose_name_plural = "aliases"
         ordering = ("address",)
-        constraints = (
-            models.CheckConstraint(condition=Q(address=Lower(F("address"))), name="alias_address_folded"),
-        )
+        constraints = (models.CheckConstraint(condition=Q(address=Lower(F("address"))), name="alias_address_folded"),)
 
     def __str__(self) -> str:
         return self.address

@@ -32,9 +32,7 @@ class TenantOwned(models.Model):
     covers.
     """
 
-    tenant = models.ForeignKey(
-        "accounts.Tenant", models.PROTECT, related_name="+", db_index=False, db_constraint=False
-    )
+    tenant = models.ForeignKey("accounts.Tenant", models.PROTECT, related_name="+", db_index=False, db_constraint=False)
 
     objects: ClassVar[Any] = TenantQuerySet.as_manager()
 

@@ -91,9 +91,7 @@ if bool(os.environ.get("MAILHOST_TLS_CERT")) != bool(os.environ.get("MAILHOST_TL
 
 # --- Signing in ------------------------------------------------------------------------------------
 
-MAILHOST_PLAINTEXT_AUTH = env.read(
-    "MAILHOST_PLAINTEXT_AUTH", "never", env.one_of(["never", "loopback", "always"])
-)
+MAILHOST_PLAINTEXT_AUTH = env.read("MAILHOST_PLAINTEXT_AUTH", "never", env.one_of(["never", "loopback", "always"]))
 MAILHOST_DEFAULT_DOMAIN = env.read("MAILHOST_DEFAULT_DOMAIN", "example.test", str)
 MAILHOST_THROTTLE = env.read("MAILHOST_THROTTLE", "on", env.switch)
 MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.duration)

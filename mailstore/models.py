@@ -95,9 +95,7 @@ class MaildropSession(TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     mailbox = owned("accounts.Mailbox", related_name="sessions", db_index=False)
-    view = models.BigIntegerField(
-        default=0, help_text="0: the maildrop itself; else a device with its own copy."
-    )
+    view = models.BigIntegerField(default=0, help_text="0: the maildrop itself; else a device with its own copy.")
     # No constraint: every login would lock the listener's one row.
     listener = models.ForeignKey(Listener, models.DO_NOTHING, db_constraint=False, related_name="sessions")
     client_address = models.GenericIPAddressField(null=True)
@@ -111,9 +109,7 @@ class MaildropSession(TenantOwned):
     class Meta:
         verbose_name = "session"
         constraints = (
-            models.UniqueConstraint(
-                fields=("mailbox", "view"), condition=Q(ended_at=None), name="maildrop_lock"
-            ),
+            models.UniqueConstraint(fields=("mailbox", "view"), condition=Q(ended_at=None), name="maildrop_lock"),
         )
         indexes = (
             models.Index(fields=("mailbox", "started_at"), name="session_of_mailbox"),
@@ -145,9 +141,7 @@ class Message(TenantOwned):
     content = owned("mailstore.Content", related_name="messages", db_index=False)
     uid = models.BigIntegerField()
     epoch = models.IntegerField(help_text="The store's epoch when the message got its uid.")
-    trace = models.BinaryField(
-        help_text="Return-Path, Delivered-To, Received: what stands before the content."
-    )
+    trace = models.BinaryField(help_text="Return-Path, Delivered-To, Received: what stands before the content.")
     octets = models.BigIntegerField(help_text="Trace and content, as LIST counts.")
     reverse_path = models.TextField(blank=True)
     subject = models.CharField(max_length=255, blank=True)
@@ -186,9 +180,7 @@ class Message(TenantOwned):
             models.CheckConstraint(condition=Q(uid__gte=1, octets__gte=0), name="message_numbers"),
         )
         indexes = (
-            models.Index(
-                fields=("mailbox", "uid"), condition=Q(expunged_at=None), name="message_in_maildrop"
-            ),
+            models.Index(fields=("mailbox", "uid"), condition=Q(expunged_at=None), name="message_in_maildrop"),
             models.Index(fields=("expunged_at",), condition=~Q(expunged_at=None), name="message_expunged"),
             models.Index(fields=("expunged_in",), condition=~Q(expunged_in=None), name="message_expunged_in"),
             models.Index(fields=("content",), name="message_content"),

@@ -1,0 +1,67 @@
+"""Checking the passwords of mailboxes: slowly the first time, in bounded threads, and at once when verified before."""
+
+import asyncio
+import hmac
+import os
+import secrets
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from django.contrib.auth.hashers import check_password, make_password
+
+_LIFE: Final = 600.0  # seconds for which a verified password is remembered
+_MOST: Final = 50_000  # remembered passwords
+_QUEUE: Final = 200  # checks that may wait for a thread
+
+
+class Busy(Exception):
+    """More passwords are waiting to be checked than can be: come again."""
+
+
+class Passwords:
+    """Checks passwords for one process. Made after the fork.
+
+    What it remembers is a keyed digest of address and password, with the stored hash that they matched. The hash is
+    compared again with the stored one at every login, in the statement that opens the maildrop: so a changed password
+    takes effect at once.
+    """
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="password")
+        self._waiting = 0
+        # For addresses that do not exist: the check takes as long as any.
+        self._nobody = make_password(secrets.token_urlsafe())
+
+    def verified(self, address: str, password: str) -> str | None:
+        """The stored hash that this password matched lately."""
+        found = self._verified.get(self._digest(address, password))
+        return found[0] if found and found[1] > time.monotonic() else None
+
+    async def check(self, address: str, password: str, stored: str | None) -> bool:
+        """Whether the password matches the stored hash; `None` never matches, and takes as long. Raises `Busy`."""
+        if self._waiting >= _QUEUE:
+            raise Busy
+        self._waiting += 1
+        try:
+            matches = await asyncio.get_running_loop().run_in_executor(
+                self._threads, check_password, password, stored or self._nobody
+            )
+        finally:
+            self._waiting -= 1
+        if not matches or stored is None:
+            return False
+        self._verified[self._digest(address, password)] = (stored, time.monotonic() + _LIFE)
+        if len(self._verified) > _MOST:
+            self._verified.popitem(last=False)
+        return True
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _digest(self, address: str, password: str) -> bytes:
+        return hmac.digest(self._secret, f"{address}\0{password}".encode(errors="surrogateescape"), "sha256")
