@@ -1,0 +1,42 @@
+"""The start of a test run: one pair of throw-away servers for all of it, and Django on top of them.
+
+The servers start, and Django is set up, when this file is imported: before the settings are read, and before any
+test module asks for a model. Under pytest-xdist the controller does it, and the workers inherit the URLs; each has
+a database of its own. Where the environment names servers, those are used (DATABASE_URL, REDIS_URL).
+"""
+
+import atexit
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import django
+import pytest
+
+from tests import servers
+
+
+def _begin() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    for name in [name for name in os.environ if name.startswith("MAILHOST_")]:
+        del os.environ[name]  # tests do not depend on the developer's own settings
+    variables = {"postgres": "DATABASE_URL", "redis": "REDIS_URL"}
+    wanted = [name for name, variable in variables.items() if not os.environ.get(variable)]
+    until_the_end = ExitStack()
+    atexit.register(until_the_end.close)
+    pair = until_the_end.enter_context(servers.throw_away(wanted))
+    os.environ.update({variables[name]: pair.environment[variables[name]] for name in wanted})
+    os.environ["MAILHOST_DATA"] = str(pair.data)
+
+
+_begin()
+os.environ["DJANGO_SETTINGS_MODULE"] = "mailhost.settings"
+django.setup()
+
+
+@pytest.fixture
+def private_servers() -> Iterator[servers.Servers]:
+    """PostgreSQL and Redis for this test alone: empty, not migrated, and there to be killed."""
+    with servers.throw_away() as pair:
+        yield pair
