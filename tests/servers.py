@@ -33,7 +33,7 @@ class Servers:
         """The environment of a command that is to use them."""
         return os.environ | {
             "MAILHOST_DATA": str(self.data),
-            "DATABASE_URL": self.urls.database,
+            "DATABASE_URL": self.urls.postgres,
             "REDIS_URL": self.urls.redis,
         }
 
@@ -57,7 +57,7 @@ class Servers:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                with psycopg.connect(self.urls.database) as connection:
+                with psycopg.connect(self.urls.postgres) as connection:
                     connection.execute("SELECT 1")
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
 """PostgreSQL and Redis for one-command use: real servers from wheels, shared by commands beside each other.
 
     with servers(data) as urls:
-        ...  # urls.database, urls.redis
+        ...  # urls.postgres, urls.redis
 
 Whoever uses a server holds a shared lock, which the kernel lets go of however the process ends. Each server
 has a *guardian*, a small process of its own that starts it, starts it again when it dies, and stops it once

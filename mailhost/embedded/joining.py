@@ -28,7 +28,7 @@ LONGEST_LOG = 5_000_000  # octets after which a log is put aside at the next sta
 class Urls(NamedTuple):
     """Where the servers are reached; empty for one that was not wanted."""
 
-    database: str
+    postgres: str
     redis: str
 
 
