@@ -45,9 +45,7 @@ _COUNT = rb" (?P<count>0|[1-9][0-9]{0,9})"
 NOTHING: Final = Form(re.compile(rb" *"), "no argument")
 NUMBER: Final = Form(re.compile(_NUMBER + rb" *"), "a message-number")
 PERHAPS_NUMBER: Final = Form(re.compile(rb"(?:" + _NUMBER + rb")? *"), "a message-number or nothing")
-NUMBER_AND_COUNT: Final = Form(
-    re.compile(_NUMBER + _COUNT + rb" *"), "a message-number and a number of lines"
-)
+NUMBER_AND_COUNT: Final = Form(re.compile(_NUMBER + _COUNT + rb" *"), "a message-number and a number of lines")
 NAME: Final = Form(re.compile(rb" (?P<name>[^ ].*?) *"), "a name")
 PASSWORD: Final = Form(re.compile(rb" (?P<password>.*)"), "a password")  # RFC 1939 section 7: with blanks
 MECHANISM: Final = Form(
@@ -55,7 +53,7 @@ MECHANISM: Final = Form(
     "a mechanism and perhaps an initial response",
 )
 
-_LINE = re.compile(rb"([A-Za-z]+)((?: [^\x00-\x1f\x7f]*)?)")
+_LINE = re.compile(rb"([!-~]+)((?: [^\x00-\x1f\x7f]*)?)")
 
 
 def split(line: bytes) -> tuple[bytes, bytes]:

@@ -252,6 +252,8 @@ class Session:
 
     def overlong(self) -> bytes:
         """Answer a line longer than `line_limit`, of which nothing is executed (RFC 2449 section 4)."""
+        if self.over:
+            return b""
         self._exchange = None
         self._leave_named()
         return self._reject(NotACommand("line too long"))
@@ -310,9 +312,7 @@ class Session:
         if isinstance(rejected, NotACommand):
             config = self._config
             self._junk += 1
-            self.over = self._junk >= (
-                config.junk_in_transaction if self.in_transaction else config.junk_before_login
-            )
+            self.over = self._junk >= (config.junk_in_transaction if self.in_transaction else config.junk_before_login)
         return replies.error(rejected.text, rejected.code)
 
     # AUTHORIZATION
