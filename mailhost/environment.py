@@ -3,12 +3,14 @@
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
+
+from mailhost.lineserver import Endpoint
 
 T = TypeVar("T")
 
@@ -16,20 +18,6 @@ _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen: a TCP host and port, or the path of a Unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return self.path
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def read(name: str, default: str, parse: Callable[[str], T]) -> T:
@@ -44,23 +32,21 @@ def read(name: str, default: str, parse: Callable[[str], T]) -> T:
         raise ImproperlyConfigured(f"{name} is {text!r}, but {error}.") from None
 
 
-def address(text: str, *, or_path: bool = False) -> Address:
+def address(text: str, *, or_path: bool = False, implicit_tls: bool = False) -> Endpoint:
     """`host:port`, `[v6]:port` or, where allowed, the absolute path of a Unix socket."""
     if or_path and text.startswith("/"):
         if len(os.fsencode(text)) > 107:
             raise ValueError("the path of a Unix socket has at most 107 octets")
-        return Address(path=text)
+        return Endpoint(path=Path(text))
     host, separator, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 address stands in brackets, as in [::1]:110")
     if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         path = " or the absolute path of a Unix socket" if or_path else ""
         raise ValueError(f"it must be host:port with a port from 1 to 65535{path}")
-    return Address(host, int(port))
-
-
-def address_or_path(text: str) -> Address:
-    """As `address`, and also the absolute path of a Unix socket."""
-    return address(text, or_path=True)
+    return Endpoint(host, int(port), implicit_tls=implicit_tls)
 
 
 def size(text: str) -> int:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ SECRET_KEY = os.environ.get("MAILHOST_SECRET_KEY") or _secret_key(MAILHOST_DATA)
 MAILHOST_HOSTNAME = env.read("MAILHOST_HOSTNAME", socket.gethostname(), str)
 MAILHOST_HTTP = env.read("MAILHOST_HTTP", "127.0.0.1:8000", env.address)
 MAILHOST_POP3 = env.read("MAILHOST_POP3", "127.0.0.1:1110", env.address)
-MAILHOST_POP3S = env.read("MAILHOST_POP3S", "127.0.0.1:1995", env.address)
-MAILHOST_LMTP = env.read("MAILHOST_LMTP", "127.0.0.1:2424", env.address_or_path)
+MAILHOST_POP3S = env.read("MAILHOST_POP3S", "127.0.0.1:1995", partial(env.address, implicit_tls=True))
+MAILHOST_LMTP = env.read("MAILHOST_LMTP", "127.0.0.1:2424", partial(env.address, or_path=True))
 MAILHOST_WORKERS = env.read("MAILHOST_WORKERS", str(os.cpu_count() or 1), env.positive)
 MAILHOST_PROXY_NETWORKS = env.read("MAILHOST_PROXY_NETWORKS", "", env.networks)
 
