@@ -2,6 +2,9 @@
 
 from mailhost.lineserver.config import Config, Endpoint, TLSFiles
 from mailhost.lineserver.dialogue import Application, Dialogue, End, Peer, Reply, Step, Then, Wire
+from mailhost.lineserver.listeners import ListenError
+from mailhost.lineserver.tls import TLSError
+from mailhost.lineserver.workers import serve
 
 __all__ = [
     "Application",
@@ -9,10 +12,13 @@ __all__ = [
     "Dialogue",
     "End",
     "Endpoint",
+    "ListenError",
     "Peer",
     "Reply",
     "Step",
+    "TLSError",
     "TLSFiles",
     "Then",
     "Wire",
+    "serve",
 ]

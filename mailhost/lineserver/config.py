@@ -73,6 +73,8 @@ class Config:
     """Connections not yet `established`, per client's IPv4 address or IPv6 /64 and worker."""
     max_connections: int = 10_000
     """Per worker; less where the limit of open files is lower."""
+    tick_seconds: float = 1
+    """How often each connection's times are looked at: how exact they are."""
     high_water: int = 256 * 1024
     """Octets of unsent reply above which nothing more is read or executed."""
 
