@@ -150,14 +150,14 @@ WITH held AS (
     FOR NO KEY UPDATE OF mailbox
 ), removed AS (
     UPDATE mailstore_message message
-    SET expunged_at = now(), expunged_in = %(session)s,
+    SET expunged_at = now(), expunged_in_id = %(session)s,
         first_fetched_at = CASE WHEN uid = ANY (%(fetched)s) THEN now() ELSE first_fetched_at END,
-        first_fetched_in = CASE WHEN uid = ANY (%(fetched)s) THEN %(session)s ELSE first_fetched_in END
+        first_fetched_in_id = CASE WHEN uid = ANY (%(fetched)s) THEN %(session)s ELSE first_fetched_in_id END
     FROM box
     WHERE message.mailbox_id = box.id AND message.uid = ANY (%(expunge)s) AND message.expunged_at IS NULL
     RETURNING message.octets
 ), fetched AS (
-    UPDATE mailstore_message message SET first_fetched_at = now(), first_fetched_in = %(session)s
+    UPDATE mailstore_message message SET first_fetched_at = now(), first_fetched_in_id = %(session)s
     FROM held
     WHERE message.mailbox_id = held.mailbox_id AND message.uid = ANY (%(fetched)s)
         AND message.uid <> ALL (%(expunge)s) AND message.first_fetched_at IS NULL

@@ -30,7 +30,7 @@ WHERE listener_id = %(listener)s AND ended_at IS NULL AND id <> ALL (%(sessions)
 GONE: Final = """(
     listener.id IS NULL
     OR listener.heartbeat_at < now() - %(ttl)s * interval '1 s'
-    OR (now() > pg_postmaster_start_time() + interval '5 s'
+    OR (now() > pg_postmaster_start_time() + interval '3 s'
         AND pg_try_advisory_xact_lock_shared(%(space)s, listener.id))
 )"""
 """SQL: whether the process behind `listener` is gone. Killed: its lock is free. Frozen: its heartbeat is old.
@@ -91,7 +91,7 @@ class Presence:
             except psycopg.Error as error:
                 log.warning("%s listener: the database is away: %s", self._kind, str(error).partition("\n")[0])
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+                pause = min(pause * 2, 1.0)
 
     async def _register(self, connection: AsyncConnection) -> None:
         """Take this process's lock; at the first time, and if somebody removed its row, under a new id."""
