@@ -51,7 +51,9 @@ class LockLost(Exception):
 
 _LOOK_UP = """
 SELECT mailbox.id, mailbox.tenant_id, owner.password, EXISTS (
-    SELECT FROM accounts_knownnetwork known WHERE known.mailbox_id = mailbox.id AND known.network = %(network)s
+    SELECT FROM accounts_knownnetwork known
+    WHERE known.mailbox_id = mailbox.id AND known.network = %(network)s
+        AND known.last_login_at > now() - interval '30 days'
 )
 FROM accounts_mailbox mailbox JOIN accounts_user owner ON owner.id = mailbox.user_id
 WHERE mailbox.address = %(address)s AND mailbox.closed_at IS NULL
@@ -61,6 +63,7 @@ _REMEMBER_NETWORK = """
 INSERT INTO accounts_knownnetwork (tenant_id, mailbox_id, network, last_login_at)
 VALUES (%(tenant)s, %(mailbox)s, %(network)s, now())
 ON CONFLICT (mailbox_id, network) DO UPDATE SET last_login_at = now()
+WHERE accounts_knownnetwork.last_login_at < now() - interval '1 day'
 """
 
 # The lock is taken only if the stored hash is still the one that the password matched. What locks and what it logs
@@ -288,10 +291,9 @@ class Maildrops:
             await throttle.answer_on_tick(delay=attempt.delay)
             raise WrongPassword
         await self._throttle.succeeded(attempt)
-        if not known:
-            await self._one(
-                _REMEMBER_NETWORK, {"tenant": tenant_id, "mailbox": mailbox_id, "network": network}, returns=False
-            )
+        await self._one(
+            _REMEMBER_NETWORK, {"tenant": tenant_id, "mailbox": mailbox_id, "network": network}, returns=False
+        )
         return str(stored)
 
     async def _try_open(
