@@ -137,4 +137,4 @@ def _end_remains() -> None:
 
 
 def _log(text: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {text}", file=sys.stderr, flush=True)
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} GMT {text}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+LIBC = ctypes.CDLL(None)  # now, since a child between fork and exec had better not load anything
 
 
 def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
@@ -34,4 +35,4 @@ def inherit_orphans() -> None:
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+        LIBC.prctl(option, value, 0, 0, 0)

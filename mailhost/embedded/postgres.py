@@ -40,7 +40,7 @@ SETTINGS = {
     "autovacuum_naptime": "10s",
     "timezone": "GMT",  # known without time zone files
     "log_timezone": "GMT",
-    "log_line_prefix": "",
+    "log_line_prefix": "%t ",  # as in what the guardian writes
     "log_min_messages": "log",  # an application's errors are the application's to report
     "log_checkpoints": "off",
     "fsync": "on",
