@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks of Mailhost and Dovecot on one machine."""
