@@ -4,10 +4,12 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Lower, Now
 
+from accounts import addresses
 from accounts.tenancy import TenantOwned, TenantQuerySet, owned
 
 
@@ -77,8 +79,19 @@ class Users(BaseUserManager["User"]):
     def visible_to(self, principal: Any) -> TenantQuerySet["User"]:
         return self.get_queryset().visible_to(principal)
 
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """Who signs in by that login, in any spelling of the address. Raises `User.DoesNotExist`."""
+        try:
+            return super().get_by_natural_key(addresses.address(username or ""))
+        except addresses.BadAddress:
+            raise self.model.DoesNotExist from None
+
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
-        """Make an operator: may do everything, has no mailbox."""
+        """Make an operator: may do everything, has no mailbox. Raises `ValidationError`."""
+        try:
+            email = addresses.address(email)
+        except addresses.BadAddress as error:
+            raise ValidationError(str(error)) from None
         user = self.model(email=email, is_staff=True, is_superuser=True, **fields)
         user.set_password(password)
         user.save(using=self._db)

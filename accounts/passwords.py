@@ -1,6 +1,47 @@
-"""How passwords are hashed: Argon2id at the cost OWASP names, since POP3 clients sign in often."""
+"""Passwords: what can be one, and what is stored of it."""
+
+import secrets
+import unicodedata
+from typing import Any, Final
 
 from django.contrib.auth.hashers import Argon2PasswordHasher
+from django.core.exceptions import ValidationError
+
+LIMIT: Final = 248
+"""Octets of a password: what a POP3 line of 255 can carry after `PASS ` and before CRLF (RFC 2449 section 4)."""
+
+# Without 0, 1, i, l and o, which people read to each other on the telephone and get wrong.
+_LETTERS: Final = "23456789abcdefghjkmnpqrstuvwxyz"
+
+
+class BadPassword(ValueError):
+    """The text cannot be a password; its message says why, and never what the text was."""
+
+
+def check(password: str) -> None:
+    """Refuse what some way of signing in could not carry. Raises `BadPassword`."""
+    if not password:
+        raise BadPassword("a password must not be empty")
+    if any(character < " " or character == "\x7f" for character in password):
+        raise BadPassword("a password must not contain control characters: no POP3 client could send it")
+    try:
+        octets = len(normal_form(password).encode())
+    except UnicodeEncodeError:
+        raise BadPassword("a password must be valid Unicode text") from None
+    if octets > LIMIT:
+        raise BadPassword(
+            f"a password must have at most {LIMIT} octets, since a POP3 client could not send more; this has {octets}"
+        )
+
+
+def generated() -> str:
+    """A new password of 99 bits, in groups that can be read out."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
+
+
+def normal_form(password: str) -> str:
+    """The password as it is hashed (RFC 8265 section 4.2.2): one keyboard sends `é` as two characters."""
+    return unicodedata.normalize("NFC", password)
 
 
 class PasswordHasher(Argon2PasswordHasher):
@@ -9,3 +50,24 @@ class PasswordHasher(Argon2PasswordHasher):
     time_cost = 2
     memory_cost = 19 * 1024  # KiB
     parallelism = 1
+
+    def encode(self, password: str, salt: str) -> str:
+        return super().encode(normal_form(password), salt)
+
+    def verify(self, password: str, encoded: str) -> bool:
+        return super().verify(normal_form(password), encoded)
+
+
+class Validator:
+    """`check` for the forms and commands of `django.contrib.auth`."""
+
+    def validate(self, password: str, user: Any = None) -> None:
+        """Raise `ValidationError` for what `check` refuses."""
+        try:
+            check(password)
+        except BadPassword as error:
+            raise ValidationError(str(error)) from None
+
+    def get_help_text(self) -> str:
+        """What the forms say beside the field."""
+        return f"At most {LIMIT} octets, without control characters."

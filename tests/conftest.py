@@ -34,6 +34,8 @@ _begin()
 os.environ["DJANGO_SETTINGS_MODULE"] = "mailhost.settings"
 django.setup()
 
+pytest_plugins = ["tests.fixtures"]
+
 
 @pytest.fixture
 def private_servers() -> Iterator[servers.Servers]:

@@ -1,0 +1,43 @@
+"""Two tenants, for tests that want to see that neither exists for the other."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from accounts import provisioning
+from accounts.models import Domain, Mailbox, Tenant
+
+PASSWORD = "hutech123"
+
+
+@dataclass(frozen=True)
+class Customer:
+    """A tenant with one domain, and in it one mailbox without quota that has `PASSWORD`."""
+
+    tenant: Tenant
+    domain: Domain
+    mailbox: Mailbox
+
+    def add(self, local_part: str, *, quota_octets: int | None = None) -> Mailbox:
+        """One more mailbox, in which nobody can sign in."""
+        mailbox, _ = provisioning.add_mailbox(f"{local_part}@{self.domain}", password=None, quota_octets=quota_octets)
+        return mailbox
+
+
+def _customer(slug: str, domain: str) -> Customer:
+    tenant, _ = provisioning.add_tenant(slug)
+    hosted, _ = provisioning.add_domain(domain, tenant=tenant)
+    mailbox, _ = provisioning.add_mailbox(f"an@{domain}", password=PASSWORD, quota_octets=None)
+    return Customer(tenant, hosted, mailbox)
+
+
+@pytest.fixture
+def acme(db: None) -> Customer:
+    """The tenant `acme` with an@acme.test."""
+    return _customer("acme", "acme.test")
+
+
+@pytest.fixture
+def globex(db: None) -> Customer:
+    """The tenant `globex` with an@globex.test."""
+    return _customer("globex", "globex.test")
