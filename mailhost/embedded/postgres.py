@@ -47,9 +47,8 @@ SETTINGS = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
 }
-THROW_AWAY = {
+THROW_AWAY = {  # what was committed survives the server's end, but not the machine's
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "128MB",
     "max_wal_size": "1GB",
