@@ -72,21 +72,19 @@ def load(
     """
     command = [str(program), scenario, "--port", str(port), "--users", str(users)]
     command += [f"--{name}={value}" for name, value in options.items() if value is not None]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line == "begin\n":
-                at_begin()
-            elif line == "end\n":
-                at_end()
-            else:
-                result = json.loads(line)
-                return Measured(**{**result, "error_samples": tuple(result["error_samples"])})
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait()
+        try:
+            for line in process.stdout:
+                if line == "begin\n":
+                    at_begin()
+                elif line == "end\n":
+                    at_end()
+                else:
+                    result = json.loads(line)
+                    return Measured(**{**result, "error_samples": tuple(result["error_samples"])})
+        finally:
+            process.terminate()  # it has said all it has to say, or we are leaving
     raise LoadFailed(f"{' '.join(command)}: exit status {process.returncode}")
 
 

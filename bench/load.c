@@ -551,7 +551,7 @@ static unsigned tend(uint64_t now) {
 
 static void run(void) {
     uint64_t start = now_us(), measure = start + (uint64_t)(options.warmup * 1e6);
-    uint64_t stop = measure + (uint64_t)(options.seconds * 1e6), began = start, ended = 0;
+    uint64_t stop = 0, began = start, ended = 0;
     double cpu_began = cpu_seconds(), cpu_ended = cpu_began;
     struct epoll_event events[256];
     for (;;) {
@@ -559,6 +559,7 @@ static void run(void) {
         if (phase == WARMING && (by_count || now >= measure)) {
             phase = MEASURING;
             began = now;
+            stop = now + (uint64_t)(options.seconds * 1e6);
             cpu_began = cpu_seconds();
             announce("begin");
         }
