@@ -1,0 +1,125 @@
+"""Looking at the few header fields that the admin shows: bounded, whatever somebody sends, and never MIME."""
+
+import binascii
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from encodings.aliases import aliases
+from itertools import groupby
+from typing import Final, NamedTuple
+
+HEAD_LIMIT: Final = 64 * 1024
+"""Octets of a header that are looked at. Fields below them stay unseen."""
+
+FIELD_LIMIT: Final = 4096
+"""Octets of a field that are looked at: even in the longest encoding some `LENGTH` characters."""
+
+DATE_LIMIT: Final = 100
+
+LENGTH: Final = 255
+"""Characters of what is returned."""
+
+
+class Headers(NamedTuple):
+    """What a header says, fit to be stored and shown; empty where it says nothing."""
+
+    subject: str
+    sender: str
+    """The field From."""
+    message_id: str
+    date: datetime | None
+    """In UTC. None also where nobody can tell what was meant."""
+
+
+def look(head: bytes) -> Headers:
+    """Look at a header, or at what there is of one; what follows its empty line is ignored. Never raises."""
+    head = b"\n" + head[:HEAD_LIMIT]
+    end = _EMPTY_LINE.search(head)
+    found: dict[bytes, bytes] = {}
+    for field in _FIELD.finditer(head, 0, end.start() + 1 if end else len(head)):
+        found.setdefault(field["name"].lower(), field["value"][:FIELD_LIMIT])
+        if len(found) == _FIELDS:
+            break
+    return Headers(
+        subject=_text(found.get(b"subject", b"")),
+        sender=_text(found.get(b"from", b"")),
+        message_id=_printable(found.get(b"message-id", b"").decode("utf-8", "replace")),
+        date=_date(found.get(b"date", b"")),
+    )
+
+
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+# A field goes on where the next line begins with a blank (RFC 5322 section 2.2.3). Possessive: what was passed once
+# is not looked at again, whatever follows.
+_FIELD = re.compile(
+    rb"\n(?P<name>subject|from|message-id|date)[ \t]*+:(?P<value>[^\n]*+(?:\n[ \t][^\n]*+)*+)", re.IGNORECASE
+)
+_FIELDS: Final = 4
+
+# PostgreSQL holds neither NUL nor lone surrogates. The rest are control characters, and those that turn the direction
+# of what stands beside them.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_WORD = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?([BQ])\?([^?]*+)\?=", re.IGNORECASE)
+_WORDS = re.compile(rf"{_WORD.pattern}(?:\s*+{_WORD.pattern})*+", re.IGNORECASE)
+
+# No other charset is looked up: Python remembers each name it was ever asked for, and imports a module for it.
+_NO_CHARSETS: Final = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec"}
+_CHARSETS: Final = {
+    **{codec: codec for codec in aliases.values() if codec not in _NO_CHARSETS},
+    **{alias: codec for alias, codec in aliases.items() if codec not in _NO_CHARSETS},
+    **{"koi8_u": "koi8_u", "cp874": "cp874", "windows_874": "cp874"},
+}
+# Who says the one means the other, and where they agree it makes no difference (encoding.spec.whatwg.org).
+_MEANT: Final = {
+    "ascii": "utf_8",
+    "latin_1": "cp1252",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "euc_kr": "cp949",
+    "shift_jis": "cp932",
+}
+
+
+def _text(value: bytes) -> str:
+    text = value.decode("utf-8", "replace")
+    if "=?" in text:
+        text = _WORDS.sub(_decoded, text)
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub("", " ".join(text.split()))[:LENGTH].strip()
+
+
+def _decoded(words: re.Match[str]) -> str:
+    # What stands between encoded words is not shown (RFC 2047 section 6.2). A character may be cut in two by them,
+    # which is not allowed, but common.
+    try:
+        return "".join(
+            b"".join(_octets(encoding, text) for _, encoding, text in alike).decode(charset, "replace")
+            for charset, alike in groupby(_WORD.findall(words[0]), key=_charset)
+        )
+    except (LookupError, ValueError):
+        return words[0]
+
+
+def _charset(word: tuple[str, str, str]) -> str:
+    charset = _CHARSETS[word[0].lower().replace("-", "_")]
+    return _MEANT.get(charset, charset)
+
+
+def _octets(encoding: str, text: str) -> bytes:
+    if encoding in "Bb":
+        return binascii.a2b_base64(text + "==")
+    return binascii.a2b_qp(text.encode(), header=True)
+
+
+def _date(value: bytes) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value[:DATE_LIMIT].decode("ascii", "replace"))
+        date = (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    # Near the ends of the calendar no other time zone can show it.
+    return date if 1900 <= date.year <= 2999 else None
