@@ -80,6 +80,6 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.delimiter not in (b"\r\n", b"\n"):
-            raise ValueError("delimiter must be CRLF or LF")
+            raise ValueError("A line ends in CRLF or LF.")
         if self.tls is None and any(endpoint.implicit_tls for endpoint in self.endpoints):
-            raise ValueError("an endpoint with implicit TLS needs Config.tls")
+            raise ValueError("An endpoint with implicit TLS needs a certificate.")

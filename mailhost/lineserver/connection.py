@@ -5,7 +5,6 @@ import fcntl
 import logging
 import struct
 import termios
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, cast
 
@@ -30,6 +29,8 @@ _DROPPING = 2  # to the end of an overlong line
 _CR = 13
 _JOINED = 64 * 1024
 """Replies of pipelined lines are joined up to this many octets, then written."""
+_TURN = 1024 * 1024
+"""So many octets are sent within one step before others have a turn."""
 _OVERLONG = 16
 """A line this many times over its limit ends the connection."""
 _SHUTDOWN_SECONDS = 5
@@ -46,6 +47,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_accepted",
         "_at",
+        "_client",
         "_connections",
         "_delimiter",
         "_dialogue",
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_stirred",
         "_task",
         "_transport",
+        "_turn",
         "_unsent",
         "_written",
         "counted_as",
@@ -83,7 +86,8 @@ class Connection(asyncio.Protocol):
         self._dialogue: Dialogue | None = None
         self._transport: asyncio.Transport  # what the dialogue's octets go to
         self._raw: asyncio.Transport  # the socket below; the same until TLS
-        self.peer = Peer(client.address, client.port, False) if client else _NOT_YET
+        self._client = client
+        self.peer: Peer
         self.counted_as: int | None = None
         self._state = _OPEN
         self._reading = _LINES
@@ -93,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._unsent = 0  # octets in `_out`
         self._written = 0
+        self._turn = _TURN  # when so much is written, others have a turn
         self._partial = False  # the unfinished step has sent part of its reply
         self._full = False  # the client has too much unread
         self._room: asyncio.Future[None] | None = None
@@ -113,9 +118,9 @@ class Connection(asyncio.Protocol):
         # uvloop's transports are not registered with asyncio's classes.
         self._transport = self._raw = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._connections.config.high_water)
-        if self.peer is _NOT_YET:
-            self.peer = Peer(*client_of(transport), False)
-        refusal = self._connections.admit(self)
+        address, port, place = self._client or client_of(transport)
+        self.peer = Peer(address, port, False)
+        refusal = self._connections.admit(self, place)
         if refusal is not None:
             self._refuse(refusal)
         elif self._implicit_tls:
@@ -188,7 +193,13 @@ class Connection(asyncio.Protocol):
             if self._full:
                 self._room = self._connections.loop.create_future()
                 await self._room
-        if self._state != _BUSY:
+                self._turn = self._written + _TURN
+            elif self._written >= self._turn:
+                # A client that reads as fast as we write does not keep the loop from others.
+                await asyncio.sleep(0)
+                self._turn = self._written + _TURN
+        if self._state != _BUSY or self._raw.is_closing() or self._transport.is_closing():
+            # asyncio takes writes to a broken connection in silence.
             raise ConnectionResetError("The client is gone.")
 
     # Executing
@@ -525,7 +536,7 @@ class Connections:
         self.loop = loop
         self.draining = False
         self._members: set[_Member] = set()
-        self._strangers: Counter[int] = Counter()  # not yet established, by where they are from
+        self._strangers: dict[int, int] = {}  # how many are not yet established, by place
         self._refused = 0
         self._emptied = asyncio.Event()
         self._timer = loop.call_later(config.tick_seconds, self._tick)
@@ -548,7 +559,7 @@ class Connections:
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
-    def admit(self, connection: Connection) -> End | None:
+    def admit(self, connection: Connection, place: int | None) -> End | None:
         """Count a connection in; or say why it cannot stay."""
         self._members.add(connection)
         if self.draining:
@@ -556,19 +567,17 @@ class Connections:
         if len(self._members) > self.config.max_connections:
             self._refused += 1
             return End.TOO_MANY
-        address = connection.peer.address
-        if address is not None:
-            # A host has as many IPv6 addresses as it likes, within one /64.
-            place = int(address) if address.version == 4 else -(int(address) >> 64)
-            if self._strangers[place] >= self.config.connections_per_address:
+        if place is not None:
+            strangers = self._strangers.get(place, 0)
+            if strangers >= self.config.connections_per_address:
                 self._refused += 1
                 return End.TOO_MANY
-            self._strangers[place] += 1
+            self._strangers[place] = strangers + 1
             connection.counted_as = place
         return None
 
     def count_no_more(self, connection: Connection) -> None:
-        """Its client is a stranger no more, or gone."""
+        """Its client is no stranger any more, or gone."""
         place = connection.counted_as
         if place is not None:
             connection.counted_as = None
@@ -616,9 +625,6 @@ class Connections:
         if self._refused:
             logger.warning("Refused %d connections: there were too many.", self._refused)
             self._refused = 0
-
-
-_NOT_YET = Peer(None, 0, False)
 
 
 def _unacknowledged(transport: asyncio.Transport) -> int:

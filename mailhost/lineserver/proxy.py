@@ -24,23 +24,34 @@ class Client(NamedTuple):
     address: IPv4Address | IPv6Address | None
     """None: on a Unix socket, the proxy itself (a health check), or someone whom the proxy cannot name."""
     port: int
+    place: int | None
+    """What counts as one client: the IPv4 address, or the /64 of an IPv6 one, of which a host has as many as it
+    likes. None where there is no address."""
 
 
-NOBODY = Client(None, 0)
+NOBODY = Client(None, 0, None)
 
 
 @lru_cache(maxsize=4096)
-def _address(text: str) -> IPv4Address | IPv6Address:
+def _address_and_place(text: str) -> tuple[IPv4Address | IPv6Address, int]:
     address = ipaddress.ip_address(text)
-    # An IPv4 client of an IPv6 socket is an IPv4 client.
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None:
+            return address, -(int(address) >> 64)
+        address = address.ipv4_mapped  # An IPv4 client of an IPv6 socket is an IPv4 client.
+    return address, int(address)
+
+
+def _client(text: str, port: int) -> Client:
+    address, place = _address_and_place(text)
+    return Client(address, port, place)
 
 
 def client_of(transport: asyncio.BaseTransport) -> Client:
     """The client as the socket tells."""
     peername = transport.get_extra_info("peername")
     if isinstance(peername, tuple):
-        return Client(_address(peername[0]), peername[1])
+        return _client(peername[0], peername[1])
     return NOBODY
 
 
@@ -82,7 +93,7 @@ def _parse_v1(header: bytes) -> Client:
     parse_address(source)
     parse_address(destination)
     _port(destination_port)
-    return Client(_address(source), _port(source_port))
+    return _client(source, _port(source_port))
 
 
 def _port(text: str) -> int:
@@ -100,10 +111,10 @@ def _parse_v2(header: bytes) -> Client:
     # What follows the addresses (TLVs) says nothing that is needed here.
     if family == 0x11:  # TCP over IPv4
         source, _, port, _ = struct.unpack_from("!4s4sHH", header, 16)
-        return Client(IPv4Address(source), port)
+        return _client(str(IPv4Address(source)), port)
     if family == 0x21:  # TCP over IPv6
         source, _, port, _ = struct.unpack_from("!16s16sHH", header, 16)
-        return Client(_address(str(IPv6Address(source))), port)
+        return _client(str(IPv6Address(source)), port)
     return NOBODY  # a Unix socket, UDP, unspecified: "ignore address information"
 
 
@@ -124,7 +135,7 @@ class Preface(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read a header from trusted proxies only."""
         self._transport = cast(asyncio.Transport, transport)
-        address, _ = client_of(transport)
+        address = client_of(transport).address
         if address is None or not any(address in net for net in self._connections.config.proxy_networks):
             self._connections.begin(self._transport, None, implicit_tls=self._implicit_tls)
         else:
