@@ -181,8 +181,11 @@ class Message(TenantOwned):
         )
         indexes = (
             models.Index(fields=("mailbox", "uid"), condition=Q(expunged_at=None), name="message_in_maildrop"),
-            models.Index(fields=("expunged_at",), condition=~Q(expunged_at=None), name="message_expunged"),
+            models.Index(
+                fields=("mailbox", "expunged_at"), condition=~Q(expunged_at=None), name="message_expunged_of_mailbox"
+            ),
             models.Index(fields=("expunged_in",), condition=~Q(expunged_in=None), name="message_expunged_in"),
+            models.Index(fields=("expunged_by",), condition=~Q(expunged_by=None), name="message_expunged_by"),
             models.Index(fields=("content",), name="message_content"),
         )
 

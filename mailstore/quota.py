@@ -1,0 +1,34 @@
+"""Charging a mailbox for what lies in its maildrop."""
+
+from django.db.models import F, Q
+
+from accounts.models import Mailbox
+
+
+class QuotaExceeded(Exception):
+    """The mailbox has no room for so many octets more."""
+
+    def __init__(self, mailbox: Mailbox, octets: int) -> None:
+        super().__init__(f"{mailbox} has no room for {octets} octets more")
+        self.mailbox = mailbox
+        self.octets = octets
+
+
+def charge(mailbox: Mailbox, *, octets: int, messages: int) -> None:
+    """Count messages of so many octets that came into the maildrop. Raises `QuotaExceeded`.
+
+    Belongs into the transaction that puts them there.
+    """
+    room = Q(quota_octets=None) | Q(used_octets__lte=F("quota_octets") - octets)
+    charged = Mailbox.objects.filter(room, pk=mailbox.pk).update(
+        used_octets=F("used_octets") + octets, message_count=F("message_count") + messages
+    )
+    if not charged:
+        raise QuotaExceeded(mailbox, octets)
+
+
+def refund(mailbox: Mailbox, *, octets: int, messages: int) -> None:
+    """Undo `charge`, in the transaction that takes the messages out of the maildrop."""
+    Mailbox.objects.filter(pk=mailbox.pk).update(
+        used_octets=F("used_octets") - octets, message_count=F("message_count") - messages
+    )
