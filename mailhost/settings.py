@@ -139,6 +139,7 @@ INSTALLED_APPS = [
     "pop3",
 ]
 MIDDLEWARE = [
+    "mailhost.health.Probes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
