@@ -145,8 +145,9 @@ class Spool:
         return failure
 
     def _measure(self, octets: bytes) -> None:
-        # What the edge hides between two pieces is looked for in the edge alone, the rest in the piece itself.
-        edge = self._last + octets[:3]
+        # What two pieces hide between them is looked for in the edge alone. They meet there as whole line ends: no
+        # piece begins inside a CRLF.
+        edge = self._last + octets[:2]
         if not self.has_dot_lines:
             self.has_dot_lines = bool(_DOT_LINE.search(edge) or _DOT_LINE.search(octets))
         if self._header_ends is None:
@@ -154,7 +155,7 @@ class Spool:
                 if found := _BLANK_LINE.search(piece):
                     self._header_ends = self.octets - before + found.end()
                     break
-        self._last = (edge if len(octets) < 3 else octets)[-3:]
+        self._last = octets[-2:]
         self.octets += len(octets)
 
     def _keep(self, octets: bytes) -> None:

@@ -23,8 +23,8 @@ def test_the_four_fields() -> None:
         b"FROM: =?utf-8?q?Nguy=E1=BB=85n_Ch=C3=A2u?= <chau@example.test>\r\n"
         b"X-Subject: no\r\n"
         b"subject : hello\r\n   world\r\n"
-        b"Message-ID:\r\n <1@example.test>\r\n"
         b"Subject: second\r\n"
+        b"Message-ID:\r\n <1@example.test>\r\n"
         b"\r\n"
         b"Subject: body\r\n"
     )

@@ -132,12 +132,13 @@ def largest_file(octets: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_without_room_it_says_so_once_and_gives_back_what_it_had(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_without_room_it_says_so_once_and_gives_back_what_it_had(tmp_path: Path, size: int) -> None:
     before = open_files()
     spool = Spool(memory=100, directory=str(tmp_path))
     with largest_file(5000), pytest.raises(SpoolFull):
-        for _ in range(100):
-            spool.write(b"x" * 98 + b"\r\n")
+        for _ in range(10_000 // size):
+            spool.write(b"x" * (size - 2) + b"\r\n")
     assert open_files() == before
     spool.write(b"more")
     with pytest.raises(SpoolFull):
