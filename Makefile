@@ -21,7 +21,7 @@ run: .venv/installed
 	@exec $(IN_VENV) manage.py up
 
 test: .venv/installed-dev
-	@$(IN_VENV) -m pytest -m "not slow" -n $(PYTEST_WORKERS) $(PYTEST)
+	@$(IN_VENV) -m pytest -m "not slow" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST)
 
 soak: .venv/installed-dev
 	@$(IN_VENV) -m pytest -m slow $(PYTEST)

@@ -16,8 +16,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from mailhost import tls
-from mailhost.demo import Demo, create_demo
+from accounts.models import User
+from mailhost import demo, tls
 from mailhost.embedded.locks import Lock, take
 from mailhost.lineserver import Endpoint
 from mailhost.logstream import LogStream, Tail
@@ -38,7 +38,7 @@ class Command(BaseCommand):
             addresses = {name: getattr(settings, name) for name in LISTENING}
             with _reserved(addresses):
                 call_command("migrate", verbosity=0, interactive=False)
-                demo = create_demo() if all(map(_is_local, addresses.values())) else None
+                trial = _demo() if all(map(_is_local, addresses.values())) else None
                 if not settings.MAILHOST_TLS_GIVEN:
                     cert, key = settings.MAILHOST_TLS_CERT, settings.MAILHOST_TLS_KEY
                     tls.ensure_pair(cert, key, hostname=settings.MAILHOST_HOSTNAME)
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             roles = _roles(settings.MAILHOST_DATA)
             log = LogStream([*(role.name for role in roles), "postgres", "redis"])
             supervisor = Supervisor(roles, environment=_environment(), log=log)
-            supervisor.run(every_tick=_Watch(log, addresses, demo))
+            supervisor.run(every_tick=_Watch(log, addresses, trial))
 
 
 def _only_one(data: Path) -> Lock:
@@ -56,6 +56,16 @@ def _only_one(data: Path) -> Lock:
     if lock is None:
         raise CommandError(f"Mailhost already runs on {data}. For a second one set MAILHOST_DATA and other ports.")
     return lock
+
+
+def _demo() -> demo.Demo | None:
+    """Make the demo in an empty database; find it in one where it still is as it was made."""
+    if made := demo.create_demo():
+        return made
+    user = User.objects.filter(email=demo.ADDRESS).first()
+    if user and user.check_password(demo.PASSWORD):
+        return demo.Demo(demo.ADDRESS, demo.PASSWORD, operator=None, operator_password=None)
+    return None
 
 
 @contextmanager
@@ -157,10 +167,10 @@ def _gunicorn_options() -> list[str]:
 class _Watch:
     """Called again and again: passes on what the embedded servers log, and says when everything answers."""
 
-    def __init__(self, log: LogStream, addresses: Mapping[str, Endpoint], demo: Demo | None) -> None:
+    def __init__(self, log: LogStream, addresses: Mapping[str, Endpoint], trial: demo.Demo | None) -> None:
         self._log = log
         self._addresses = addresses
-        self._demo = demo
+        self._trial = trial
         self._silent = dict(addresses)  # who does not answer yet
         self._began = time.monotonic()
         self._warned = False
@@ -195,19 +205,28 @@ class _Watch:
             f"  Data   {settings.MAILHOST_DATA}",
             "",
         ]
-        if self._demo:
-            login = f"-u {self._demo.address}:{self._demo.password}"
-            if _environment()["MAILHOST_PLAINTEXT_AUTH"] == "never":
-                url = f"-k pop3s://{pop3s}/1"
-            else:
-                url = f"pop3://{pop3}/1"
+        if self._trial:
+            lines += self._how_to_try(self._trial)
+        self._log.say("\n".join(lines))
+
+    def _how_to_try(self, trial: demo.Demo) -> list[str]:
+        if _environment()["MAILHOST_PLAINTEXT_AUTH"] == "never":
+            url = f"--insecure pop3s://{self._addresses['MAILHOST_POP3S']}/1"  # nobody vouches for our certificate
+        else:
+            url = f"pop3://{self._addresses['MAILHOST_POP3']}/1"
+        lines = [
+            f"  There is a demo mailbox {trial.address} with the password {trial.password}. Try:",
+            "",
+            f"    curl -u {trial.address}:{trial.password} {url}",
+            "",
+        ]
+        if trial.operator:
             lines += [
-                f"  There is a demo mailbox {self._demo.address} with the password {self._demo.password}. Try:",
-                "",
-                f"    curl {login} {url}",
+                f"  Sign in to the admin as {trial.operator} with the password {trial.operator_password}",
+                "  (which is not shown again).",
                 "",
             ]
-        self._log.say("\n".join(lines))
+        return lines
 
 
 def _answers(name: str, address: Endpoint) -> bool:
