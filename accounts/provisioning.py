@@ -86,6 +86,15 @@ def find_tenant(slug: str) -> Tenant:
     return tenant
 
 
+def find_domain(name: str) -> Domain:
+    """The hosted domain of that name. Raises `UnknownDomain`, `BadAddress`."""
+    host = addresses.domain(name)
+    domain = Domain.objects.filter(name=host).first()
+    if domain is None:
+        raise UnknownDomain(f"{host} is not hosted here")
+    return domain
+
+
 def find_mailbox(address: str) -> Mailbox:
     """The open mailbox that has this very address, with its user and tenant. Raises `UnknownMailbox`, `BadAddress`."""
     name = addresses.address(address)
