@@ -63,8 +63,8 @@ clean:
 .venv/made:
 	@[ -n "$(PYTHON)" ] || { echo "Mailhost needs Python 3.11, 3.12 or 3.13 on the PATH, or make PYTHON=..." >&2; exit 1; }
 	@$(IN_VENV) -m pip --version >/dev/null 2>&1 \
-		|| { rm -rf .venv && $(PYTHON) -m venv .venv >/dev/null 2>&1; } \
-		|| { rm -rf .venv && $(PYTHON) -m venv --without-pip .venv \
-			&& $(PYTHON) -m pip install --quiet --disable-pip-version-check pip \
+		|| { rm -rf .venv && "$(PYTHON)" -m venv .venv >/dev/null 2>&1; } \
+		|| { rm -rf .venv && "$(PYTHON)" -m venv --without-pip .venv \
+			&& "$(PYTHON)" -m pip install --quiet --disable-pip-version-check pip \
 				--target "$$($(IN_VENV) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; }
 	@touch $@

@@ -1,7 +1,9 @@
 """The guardian of one server: keeps it alive for as long as somebody uses it, then stops it and ends."""
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,7 +30,6 @@ def guard(server: Server) -> int:
     lock = _take_patiently(server)
     if lock is None:
         return ALREADY_GUARDED
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *STOPPERS})
     inherit_orphans()  # what a killed postmaster leaves becomes ours to end
     try:
         return _Guardian(server, lock).run()
@@ -42,9 +43,12 @@ class _Guardian:
         self.server = server
         self.lock = lock
         self.was_ready = False
+        self.told_to_stop = False
+        self.alarm, self.ears = socket.socketpair()  # written to by signals, read by us
 
     def run(self) -> int:
         """Start the server, again and again if need be, until it is not wanted."""
+        self._listen_to_signals()
         pause = 0.0
         failures = 0
         while True:
@@ -55,9 +59,7 @@ class _Guardian:
             if not wanted:
                 return NOT_NEEDED
             code = process.returncode
-            how = (
-                f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            )
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             failures += 1
             if failures == FIRST_STARTS and not self.was_ready:
                 _log(f"{self.server.title} {how} each time it was started")
@@ -90,9 +92,8 @@ class _Guardian:
                 if ready is None and self.server.answers():
                     ready = take(self.server.ready_lock, wait=True)
                     self.was_ready = True
-                said = signal.sigtimedwait({signal.SIGCHLD, *STOPPERS}, TICK if ready else STARTING_TICK)
-                unused = take(self.server.users_lock)
-                if unused or (said and said.si_signo in STOPPERS):
+                self._wait(TICK if ready else STARTING_TICK)
+                if self.told_to_stop or take(self.server.users_lock):
                     # Holding the users' lock, we keep newcomers waiting until the server has ended.
                     self._stop(process)
                     return False
@@ -100,6 +101,22 @@ class _Guardian:
         finally:
             if ready:
                 ready.release()
+
+    def _listen_to_signals(self) -> None:
+        def stop(*_: object) -> None:
+            self.told_to_stop = True
+
+        for number in STOPPERS:
+            signal.signal(number, stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # noticed by its octet
+        for end in (self.alarm, self.ears):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self.alarm.fileno())
+
+    def _wait(self, seconds: float) -> None:
+        """Wait until time is up or a signal comes."""
+        if select.select([self.ears], [], [], seconds)[0]:
+            self.ears.recv(4096)
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
         for stop_signal, seconds in self.server.stop_signals:

@@ -76,9 +76,7 @@ def account_for(home: Path) -> Account:
         except KeyError:
             continue
         return Account(entry.pw_uid, entry.pw_gid)
-    raise EmbeddedError(
-        "PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to run it as."
-    )
+    raise EmbeddedError("PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to run it as.")
 
 
 def open_home(data: Path) -> Path:
@@ -94,9 +92,7 @@ def open_home(data: Path) -> Path:
         finally:
             lock.release()
     except OSError as error:
-        raise EmbeddedError(
-            f"MAILHOST_DATA: {error.filename or data} cannot be used: {error.strerror}."
-        ) from error
+        raise EmbeddedError(f"MAILHOST_DATA: {error.filename or data} cannot be used: {error.strerror}.") from error
 
 
 def _open_home(link: Path) -> Path:

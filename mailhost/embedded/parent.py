@@ -20,7 +20,6 @@ def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     parent = os.getpid()
 
     def ask() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _prctl(PR_SET_PDEATHSIG, death_signal)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)

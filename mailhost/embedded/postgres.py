@@ -91,9 +91,7 @@ class Postgres(Server):
                     )
             self._make_cluster(program, cluster)
         self._forget_old_process(cluster)
-        settings = (
-            SETTINGS | ({} if self.durable else THROW_AWAY) | {"unix_socket_directories": str(self.sockets)}
-        )
+        settings = SETTINGS | ({} if self.durable else THROW_AWAY) | {"unix_socket_directories": str(self.sockets)}
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         return [str(program), "-D", str(cluster), *options]
 
@@ -131,9 +129,7 @@ class Postgres(Server):
             **self.account.for_popen(),
         )
         if done.returncode != 0:
-            raise EmbeddedError(
-                f"{Path(command[0]).name} failed: {done.stdout.decode(errors='replace').strip()}"
-            )
+            raise EmbeddedError(f"{Path(command[0]).name} failed: {done.stdout.decode(errors='replace').strip()}")
 
     def _forget_old_process(self, cluster: Path) -> None:
         """Remove process ids left by kill -9: PostgreSQL refuses to start if another program has that id now.

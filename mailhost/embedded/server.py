@@ -14,9 +14,7 @@ class Server(ABC):
 
     name: ClassVar[str]  # of its files
     title: ClassVar[str]  # for people
-    stop_signals: ClassVar[
-        Sequence[tuple[Signals, float]]
-    ]  # signal, then how long to wait for the end, in seconds
+    stop_signals: ClassVar[Sequence[tuple[Signals, float]]]  # signal, then how long to wait for the end, in seconds
 
     def __init__(self, home: Path, *, durable: bool = True) -> None:
         self.home = home
@@ -24,9 +22,7 @@ class Server(ABC):
         self.account = account_for(home)
         self.sockets = socket_directory(home)
         self.users_lock = home / f"{self.name}.users"  # shared: somebody uses it
-        self.guardian_lock = (
-            home / f"{self.name}.guardian"
-        )  # the guardian, or a server that it left, is alive
+        self.guardian_lock = home / f"{self.name}.guardian"  # the guardian, or a server that it left, is alive
         self.ready_lock = home / f"{self.name}.ready"  # it answers
         self.log = home / f"{self.name}.log"
 
