@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mailhost.lineserver.config import Config, Endpoint
 
-_BACKLOG = 4096
+BACKLOG = 4096
+"""How many clients may wait to be accepted, per socket; the kernel may allow fewer."""
 
 
 class ListenError(Exception):
@@ -76,7 +77,7 @@ class Listeners:
             sockets.append(listening)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listening.bind(address)
-            listening.listen(_BACKLOG)
+            listening.listen(BACKLOG)
             address = listening.getsockname()  # Of port 0, all take the port that the first one got.
         self.names.append(str(Endpoint(str(address[0]), int(address[1]))))
 
@@ -110,7 +111,7 @@ def _listen_on_path(path: Path, *, mode: int) -> socket.socket:
     umask = os.umask(0o777 & ~mode)  # Never wider than this, not even before a chmod.
     try:
         listening.bind(os.fspath(path))
-        listening.listen(_BACKLOG)
+        listening.listen(BACKLOG)
     except BaseException:
         listening.close()
         raise

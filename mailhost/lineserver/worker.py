@@ -12,6 +12,7 @@ import uvloop
 from mailhost.lineserver.config import Config
 from mailhost.lineserver.connection import Connections
 from mailhost.lineserver.dialogue import Application
+from mailhost.lineserver.listeners import BACKLOG
 from mailhost.lineserver.tls import TLS, TLSError
 
 logger = logging.getLogger("mailhost.lineserver")
@@ -59,7 +60,11 @@ async def _run(
 
     connections = Connections(config, application, tls, loop=loop)
     servers = [
-        (await loop.create_server(connections.protocol(endpoint), sock=listening), endpoint, listening)
+        (
+            await loop.create_server(connections.protocol(endpoint), sock=listening, backlog=BACKLOG),
+            endpoint,
+            listening,
+        )
         for endpoint, listening in zip(config.endpoints, sockets, strict=True)
     ]
     await ending

@@ -40,7 +40,8 @@ def serve(config: Config, make_application: Callable[[], Application], *, name: 
     before anything is forked.
     """
     tls = TLS.of(config.tls, alpn=config.alpn)
-    room = _raise_file_limit() - _SPARE_FILES
+    limit = _raise_file_limit()
+    room = limit - min(_SPARE_FILES, limit // 2)
     if room < config.max_connections:
         logger.warning("%s: the limit of open files allows %d connections per worker.", name, room)
         config = dataclasses.replace(config, max_connections=room)

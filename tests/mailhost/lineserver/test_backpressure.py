@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -92,3 +93,14 @@ def test_the_client_may_go_in_the_middle_of_a_stream(server: Server) -> None:
             client.send(b"stream 999\r\n")
             client.socket.recv(1)
     assert server.settled()["reset"] == before["reset"] + 10
+
+
+def test_a_step_learns_of_a_broken_connection_by_its_next_send(server: Server) -> None:
+    before = server.settled()
+    with server.client() as client:
+        client.send(b"drip 0.1\r\n")
+        time.sleep(0.03)
+        client.send(b"say x\r\n")  # From here on the server does not read, and sees a reset only as it writes.
+        time.sleep(0.03)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert server.settled()["reset"] == before["reset"] + 1

@@ -1,6 +1,7 @@
 """TLS, after STLS and from the first octet."""
 
 import contextlib
+import signal
 import ssl
 import time
 import warnings
@@ -143,9 +144,14 @@ def test_tls_1_2_has_forward_secrecy_and_authenticated_encryption(server: Server
                 client.secure(context)
 
 
-def test_workers_know_each_others_tickets(tmp_path: Path, certificate: tuple[str, str]) -> None:
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_workers_know_each_others_tickets(tmp_path: Path, certificate: tuple[str, str], reloaded: bool) -> None:
     context = trusting()
     with Server(tmp_path / "server", ("/tls",), tls=certificate, workers=2) as server:
+        if reloaded:
+            server.parent.send_signal(signal.SIGHUP)
+            eventually(lambda: "loaded again" in server.log())
+            time.sleep(0.1)
         session = None
         resumed: dict[bytes, bool | None] = {}
         while len(resumed) < 2:

@@ -59,13 +59,16 @@ def test_a_killed_worker_is_replaced_and_nobody_is_refused(tmp_path: Path) -> No
 
 
 def test_clients_that_wait_for_a_stopped_worker_are_served_by_its_replacement(tmp_path: Path) -> None:
-    with Server(tmp_path / "server") as server:
+    with Server(tmp_path / "server", connections_per_address=1000) as server:
+        with server.client():
+            pass  # It listens by now.
         os.kill(server.pids()[0], signal.SIGSTOP)
         with contextlib.ExitStack() as stack:
-            waiting = [stack.enter_context(Client.to(server.address())) for _ in range(20)]
-            time.sleep(0.05)
+            started = time.monotonic()
+            waiting = [stack.enter_context(Client.to(server.address())) for _ in range(300)]
+            assert time.monotonic() - started < 1, "the queue is too short"
             os.kill(server.pids()[0], signal.SIGKILL)
-            assert [client.line() for client in waiting] == [b"+hello"] * 20
+            assert [client.line() for client in waiting] == [b"+hello"] * 300
 
 
 def test_a_worker_that_keeps_dying_is_started_less_and_less_often(tmp_path: Path) -> None:

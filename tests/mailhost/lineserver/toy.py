@@ -101,6 +101,17 @@ class Toy(Dialogue):
             raise
         return Reply(b".\r\n")
 
+    async def _drip(self, argument: bytes) -> Reply:
+        """After so many seconds, a hundred octets often, with nothing to wait for in between."""
+        await asyncio.sleep(float(argument))
+        try:
+            for _ in range(500):
+                await self._wire.send(b"z" * 100)
+        except ConnectionResetError:
+            self._application.note("reset")
+            raise
+        return Reply(b".\r\n")
+
     def _blob(self, argument: bytes) -> Step:
         return Reply(b"y" * int(argument) + b"\r\n")
 
@@ -141,6 +152,7 @@ COMMANDS: dict[bytes, Callable[[Toy, bytes], Reply | Awaitable[Reply]]] = {
     b"login": Toy._login,
     b"slowly": Toy._slowly,
     b"stream": Toy._stream,
+    b"drip": Toy._drip,
     b"blob": Toy._blob,
     b"data": Toy._data,
     b"stls": Toy._stls,
