@@ -116,7 +116,9 @@ class Conversation(Dialogue):
                 return Reply(reply, Then.START_TLS)
 
     def overlong(self) -> Step:
-        return self._reply(self._session.overlong())
+        answer = self._session.overlong()
+        self.line_limit = self._session.line_limit
+        return self._reply(answer)
 
     def secured(self) -> None:
         self._session.secured()
