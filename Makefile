@@ -36,7 +36,7 @@ check: .venv/installed-dev
 	@$(IN_VENV) manage.py makemigrations --check --dry-run >/dev/null
 
 bench: .venv/installed-dev
-	@PATH="$$PWD/.venv/bin:$$PATH" exec bench/run
+	@exec bench/run $(BENCH)
 
 # The lock files name every package with its hashes, and no place to get it from: pip takes what it is configured for.
 lock:

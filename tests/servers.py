@@ -1,11 +1,12 @@
 """Embedded servers for tests: thrown away afterwards, quick instead of durable, and there to be killed."""
 
 import os
+import shutil
 import signal
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,41 @@ def throw_away(wanted: Collection[str] = ("postgres", "redis")) -> Iterator[Serv
             yield Servers(data, urls)
     finally:
         home.remove(data)
+
+
+@contextmanager
+def data_directory() -> Iterator[Path]:
+    """Name a directory that the servers' account can make and reach; afterwards nothing may run on it."""
+    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    path.chmod(0o711)
+    try:
+        yield path / "data"
+        eventually(lambda: not processes_of(path / "data"))
+    finally:
+        home.remove(path / "data")
+        shutil.rmtree(path)
+
+
+def processes_of(data: Path) -> dict[int, str]:
+    """Guardians, servers and whatever servers started: what names the data directory or works in it."""
+    place = str((data / "embedded").resolve())
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            works_in = os.readlink(process / "cwd")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if f" {place} " in line or works_in.startswith(place):
+            found[int(process.name)] = line
+    return found
+
+
+def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.02)
 
 
 def _sweep() -> None:

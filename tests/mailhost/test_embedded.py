@@ -1,15 +1,13 @@
 """The embedded servers: shared, kept alive whatever is killed, and gone when nobody uses them."""
 
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ import redis
 from mailhost import embedded
 from mailhost.embedded import home
 from mailhost.embedded.binaries import Tree
-from tests.servers import Servers
+from tests.servers import Servers, eventually, processes_of
 
 PROJECT = Path(__file__).parents[2]
 USER = """
@@ -33,17 +31,6 @@ with embedded.servers(Path(sys.argv[1]), durable=False) as urls:
     sys.stdin.read()
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another account")
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    """A data directory that the servers' account can reach, as pytest's own is not for root."""
-    path = Path(tempfile.mkdtemp(prefix="mailhost-tests-"))
-    path.chmod(0o711)
-    yield path / "data"
-    eventually(lambda: not processes_of(path / "data"))
-    home.remove(path / "data")
-    shutil.rmtree(path)
 
 
 @contextmanager
@@ -63,31 +50,9 @@ def urls_of(command: subprocess.Popen[str]) -> embedded.Urls:
     return embedded.Urls(*line.split())
 
 
-def processes_of(data: Path) -> dict[int, str]:
-    """Guardians, servers and whatever servers started: what names the data directory or works in it."""
-    place = str((data / "embedded").resolve())
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            works_in = os.readlink(process / "cwd")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if f" {place} " in line or works_in.startswith(place):
-            found[int(process.name)] = line
-    return found
-
-
 def guardian_of(data: Path, server: str) -> int:
     [pid] = [pid for pid, line in processes_of(data).items() if f"mailhost.embedded {server}" in line]
     return pid
-
-
-def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not become true in time"
-        time.sleep(0.02)
 
 
 def test_servers_are_there_for_a_block_and_nothing_of_them_after_it(data: Path) -> None:

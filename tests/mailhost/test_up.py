@@ -10,16 +10,13 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from mailhost.embedded import home
-from tests.mailhost.test_embedded import eventually, processes_of
+from tests.servers import data_directory, eventually, processes_of
 
 PROJECT = Path(__file__).parents[2]
 START_LIMIT = 90  # seconds, on a machine that is busy with other tests
@@ -93,28 +90,10 @@ class Up:
         return self.process.wait(60)
 
 
-@contextmanager
-def a_data_directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="mailhost-tests-"))
-    path.chmod(0o711)
-    try:
-        yield path / "data"
-    finally:
-        eventually(lambda: not processes_of(path / "data"))
-        home.remove(path / "data")
-        shutil.rmtree(path)
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    with a_data_directory() as path:
-        yield path
-
-
 @pytest.fixture(scope="module")
 def up() -> Iterator[Up]:
     """One running system for the tests of this file that leave it as they find it: running."""
-    with a_data_directory() as path:
+    with data_directory() as path:
         running = Up(path, free_ports())
         try:
             running.wait_until_started()

@@ -36,6 +36,8 @@ class Command(BaseCommand):
         with ExitStack() as until_the_end:
             until_the_end.callback(_only_one(settings.MAILHOST_DATA).release)
             addresses = {name: getattr(settings, name) for name in LISTENING}
+            self.stdout.write(f"Starting Mailhost on {settings.MAILHOST_DATA} ...")
+            self.stdout.flush()
             with _reserved(addresses):
                 call_command("migrate", verbosity=0, interactive=False)
                 trial = _demo() if all(map(_is_local, addresses.values())) else None
