@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from mailhost.lineserver import Endpoint
 
 T = TypeVar("T")
+Choice = TypeVar("Choice", bound=str)
 
 _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
@@ -72,21 +73,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def one_of(choices: Iterable[str]) -> Callable[[str], str]:
+def one_of(*choices: Choice) -> Callable[[str], Choice]:
     """A parser that takes one of `choices`."""
-    allowed = tuple(choices)
 
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"it must be one of: {', '.join(allowed)}")
-        return text
+    def parse(text: str) -> Choice:
+        for choice in choices:
+            if text == choice:
+                return choice
+        raise ValueError(f"it must be one of: {', '.join(choices)}")
 
     return parse
 
 
 def switch(text: str) -> bool:
     """`on` or `off`."""
-    return one_of(("on", "off"))(text) == "on"
+    return one_of("on", "off")(text) == "on"
 
 
 def words(text: str) -> tuple[str, ...]:

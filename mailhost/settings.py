@@ -5,7 +5,7 @@ import secrets
 import socket
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import ProgrammingError
@@ -92,7 +92,9 @@ if bool(os.environ.get("MAILHOST_TLS_CERT")) != bool(os.environ.get("MAILHOST_TL
 
 # --- Signing in ------------------------------------------------------------------------------------
 
-MAILHOST_PLAINTEXT_AUTH = env.read("MAILHOST_PLAINTEXT_AUTH", "never", env.one_of(["never", "loopback", "always"]))
+MAILHOST_PLAINTEXT_AUTH: Literal["never", "loopback", "always"] = env.read(
+    "MAILHOST_PLAINTEXT_AUTH", "never", env.one_of("never", "loopback", "always")
+)
 MAILHOST_DEFAULT_DOMAIN = env.read("MAILHOST_DEFAULT_DOMAIN", "example.test", str)
 MAILHOST_THROTTLE = env.read("MAILHOST_THROTTLE", "on", env.switch)
 MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.duration)
@@ -101,9 +103,9 @@ MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.duration)
 
 MAILHOST_MAX_MESSAGE = env.read("MAILHOST_MAX_MESSAGE", "64M", env.size)
 MAILHOST_DEFAULT_QUOTA = env.read("MAILHOST_DEFAULT_QUOTA", "1G", env.size)
-MAILHOST_SUBADDRESS = env.read("MAILHOST_SUBADDRESS", "+", env.one_of(["+", "-", "none"]))
-MAILHOST_SUSPENDED_REPLY = env.read("MAILHOST_SUSPENDED_REPLY", "450", env.one_of(["450", "550"]))
-MAILHOST_OVER_QUOTA_REPLY = env.read("MAILHOST_OVER_QUOTA_REPLY", "552", env.one_of(["552", "452"]))
+MAILHOST_SUBADDRESS = env.read("MAILHOST_SUBADDRESS", "+", env.one_of("+", "-", "none"))
+MAILHOST_SUSPENDED_REPLY = env.read("MAILHOST_SUSPENDED_REPLY", "450", env.one_of("450", "550"))
+MAILHOST_OVER_QUOTA_REPLY = env.read("MAILHOST_OVER_QUOTA_REPLY", "552", env.one_of("552", "452"))
 
 # --- How long things are kept ----------------------------------------------------------------------
 
@@ -210,6 +212,6 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {
         "handlers": ["stderr"],
-        "level": env.read("MAILHOST_LOG_LEVEL", "INFO", env.one_of(["DEBUG", "INFO", "WARNING", "ERROR"])),
+        "level": env.read("MAILHOST_LOG_LEVEL", "INFO", env.one_of("DEBUG", "INFO", "WARNING", "ERROR")),
     },
 }

@@ -1,0 +1,400 @@
+"""Maildrops are opened by one session at a time, read, and closed with what was marked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import psycopg
+import pytest
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connections
+from django.utils import timezone
+
+from accounts import provisioning
+from accounts.models import KnownNetwork, Mailbox
+from mailstore import database, retention
+from mailstore.database import Unavailable
+from mailstore.maildrop import InUse, LockLost, Maildrop, Maildrops, Suspended, WrongPassword
+from mailstore.models import Listener, MaildropSession, Message
+from tests.fixtures import PASSWORD, Customer
+from tests.mailstore import post
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+HERE = ip_address("192.0.2.7")
+T = TypeVar("T")
+
+
+def orm(function: Callable[[], T]) -> Awaitable[T]:
+    """What the models say, asked from a test that runs in an event loop."""
+    return sync_to_async(function)()
+
+
+def maildrops_of_a_process(*, ttl: float = 90.0) -> Maildrops:
+    return Maildrops(
+        connections=4,
+        listener_ttl=ttl,
+        default_domain="acme.test",
+        redis_url=settings.REDIS_URL,
+        secret=b"secret",
+        throttled=False,
+    )
+
+
+@pytest.fixture
+async def maildrops(transactional_db: None) -> AsyncIterator[Maildrops]:
+    maildrops = maildrops_of_a_process()
+    await maildrops.start()
+    yield maildrops
+    await maildrops.stop()
+    await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+async def another(transactional_db: None) -> AsyncIterator[Maildrops]:
+    """Another listener process's."""
+    maildrops = maildrops_of_a_process()
+    await maildrops.start()
+    yield maildrops
+    await maildrops.stop()
+    await sync_to_async(connections.close_all)()
+
+
+async def open_(maildrops: Maildrops, name: str = "an", password: str = PASSWORD, **client: Any) -> Maildrop:
+    return await maildrops.open(name, password, client=client.get("client", HERE), secure=client.get("secure", True))
+
+
+async def octets_of(maildrop: Maildrop, number: int) -> bytes:
+    copy = await maildrop.read(number)
+    assert copy
+    return copy.trace + b"".join([chunk async for chunk in maildrop.chunks(copy)])
+
+
+async def counters(mailbox: Mailbox) -> tuple[int, int]:
+    await mailbox.arefresh_from_db()
+    return mailbox.message_count, mailbox.used_octets
+
+
+@pytest.fixture
+def three(acme: Customer, transactional_db: None) -> list[Message]:
+    """Three messages of an@acme.test."""
+    return post.fill(acme.mailbox, [post.text(str(number)) for number in (1, 2, 3)])
+
+
+async def test_a_listing_tells_what_the_models_tell(maildrops: Maildrops, three: list[Message]) -> None:
+    maildrop = await open_(maildrops)
+    assert maildrop.listing.octets.tolist() == [message.octets for message in three]
+    assert maildrop.listing.uids.tolist() == [message.uid for message in three]
+    assert [maildrop.listing.unique_id(n) for n in (1, 2, 3)] == [message.unique_id for message in three]
+    for number in (1, 2, 3):
+        octets = await octets_of(maildrop, number)
+        assert len(octets) == maildrop.listing.octets[number - 1]
+        assert octets.endswith(post.text(str(number)))
+    await maildrop.close(quit=True)
+
+
+async def test_an_empty_maildrop_opens(maildrops: Maildrops, acme: Customer) -> None:
+    maildrop = await open_(maildrops, "an@ACME.test")
+    assert list(maildrop.listing.octets) == []
+    await maildrop.close(quit=True)
+
+
+async def test_what_quit_marked_is_expunged_and_refunded(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    maildrop = await open_(maildrops)
+    await octets_of(maildrop, 2)
+    maildrop.fetched(2)
+    await maildrop.close(expunge={2, 3}, quit=True)
+
+    assert await counters(acme.mailbox) == (1, three[0].octets)
+    first, second, third = await orm(lambda: list(Message.objects.order_by("uid").select_related("expunged_in")))
+    session = await MaildropSession.objects.aget()
+    assert (session.end, session.fetched, session.expunged) == ("quit", 1, 2)
+    assert (session.client_address, session.secure) == (str(HERE), True)
+    assert first.expunged_at is None
+    assert first.first_fetched_at is None
+    assert second.expunged_in == third.expunged_in == session
+    assert second.first_fetched_in_id == session.id
+    assert third.first_fetched_at is None
+    again = await open_(maildrops)
+    assert again.listing.uids.tolist() == [first.uid]
+    await again.close(quit=True)
+
+
+async def test_without_quit_nothing_is_removed(maildrops: Maildrops, acme: Customer, three: list[Message]) -> None:
+    maildrop = await open_(maildrops)
+    await octets_of(maildrop, 1)
+    maildrop.fetched(1)
+    await maildrop.close()
+    assert (await counters(acme.mailbox))[0] == 3
+    session = await MaildropSession.objects.aget()
+    assert (session.end, session.fetched, session.expunged) == ("dropped", 1, 0)
+    message = await Message.objects.aget(uid=three[0].uid)
+    assert message.first_fetched_in_id == session.id
+
+
+async def test_first_fetched_stays_the_first(maildrops: Maildrops, three: list[Message]) -> None:
+    firsts = []
+    for _ in range(2):
+        maildrop = await open_(maildrops)
+        await octets_of(maildrop, 1)
+        maildrop.fetched(1)
+        await maildrop.close(quit=True)
+        firsts.append((await Message.objects.aget(uid=three[0].uid)).first_fetched_in_id)
+    assert firsts[0] is not None
+    assert firsts[0] == firsts[1]
+
+
+async def test_a_poll_leaves_no_row_but_when_and_where_from(maildrops: Maildrops, acme: Customer) -> None:
+    before = timezone.now()
+    maildrop = await open_(maildrops)
+    assert await MaildropSession.objects.filter(ended_at=None).acount() == 1
+    await maildrop.close(quit=True)
+    assert await MaildropSession.objects.acount() == 0
+    await acme.mailbox.arefresh_from_db()
+    assert acme.mailbox.last_login_at
+    assert acme.mailbox.last_login_at >= before
+    assert acme.mailbox.last_login_address == str(HERE)
+    assert await orm(lambda: KnownNetwork.objects.get(mailbox=acme.mailbox).network) == "192.0.2.0/24"
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        ("an", "wrong"),
+        ("nobody", PASSWORD),
+        ("an@nowhere.test", PASSWORD),
+        ("an", PASSWORD + " "),
+        ("an\0", PASSWORD),
+        ("\ufffd", "\ufffd"),
+        ("", ""),
+        ("ann@globex.test", PASSWORD),
+    ],
+)
+async def test_the_wrong_password_opens_nothing(
+    maildrops: Maildrops, acme: Customer, globex: Customer, name: str, password: str
+) -> None:
+    with pytest.raises(WrongPassword):
+        await open_(maildrops, name, password)
+    assert await MaildropSession.objects.acount() == 0
+    assert not maildrops.presence.sessions
+
+
+async def test_one_session_at_a_time_also_when_a_dozen_come_at_once(
+    maildrops: Maildrops, another: Maildrops, acme: Customer
+) -> None:
+    await (await open_(maildrops)).close(quit=True)
+    await (await open_(another)).close(quit=True)
+    opened = await asyncio.gather(
+        *(open_(process) for process in (maildrops, another) for _ in range(6)), return_exceptions=True
+    )
+    [maildrop] = [one for one in opened if isinstance(one, Maildrop)]
+    assert sum(isinstance(one, InUse) for one in opened) == 11
+    await maildrop.close(quit=True)
+    await (await open_(another)).close(quit=True)
+
+
+async def test_in_use_is_told_after_the_right_password_only(maildrops: Maildrops, acme: Customer) -> None:
+    maildrop = await open_(maildrops)
+    with pytest.raises(WrongPassword):
+        await open_(maildrops, password="wrong")
+    with pytest.raises(InUse):
+        await open_(maildrops)
+    await maildrop.close(quit=True)
+
+
+async def test_a_changed_password_holds_at_once_in_every_process(
+    maildrops: Maildrops, another: Maildrops, acme: Customer
+) -> None:
+    for process in (maildrops, another):
+        await (await open_(process)).close(quit=True)
+    await orm(lambda: provisioning.set_password(acme.mailbox.user, "another-1234"))
+    for process in (maildrops, another):
+        with pytest.raises(WrongPassword):
+            await open_(process)
+        await (await open_(process, password="another-1234")).close(quit=True)
+
+
+async def test_a_suspended_mailbox_refuses_the_right_password_only(maildrops: Maildrops, acme: Customer) -> None:
+    await (await open_(maildrops)).close(quit=True)
+    await orm(lambda: provisioning.suspend(acme.mailbox))
+    with pytest.raises(Suspended):
+        await open_(maildrops)
+    with pytest.raises(WrongPassword):
+        await open_(maildrops, password="wrong")
+    await orm(lambda: provisioning.resume(acme.mailbox))
+    await (await open_(maildrops)).close(quit=True)
+
+
+async def test_pop3_can_be_off_or_bound_to_networks(maildrops: Maildrops, acme: Customer) -> None:
+    boxes = Mailbox.objects.filter(pk=acme.mailbox.pk)
+    await boxes.aupdate(allowed_networks=["198.51.100.0/24", "2001:db8::/32"])
+    for client in ("192.0.2.7", None):
+        with pytest.raises(Suspended):
+            await open_(maildrops, client=ip_address(client) if client else None)
+    for client in ("198.51.100.9", "2001:db8::1"):
+        await (await open_(maildrops, client=ip_address(client))).close(quit=True)
+    await boxes.aupdate(allowed_networks=[], pop3_enabled=False)
+    with pytest.raises(Suspended):
+        await open_(maildrops)
+
+
+async def test_a_closed_mailbox_does_not_exist(maildrops: Maildrops, acme: Customer) -> None:
+    await (await open_(maildrops)).close(quit=True)
+    await orm(lambda: provisioning.close_mailbox(acme.mailbox))
+    with pytest.raises(WrongPassword):
+        await open_(maildrops)
+
+
+@pytest.mark.parametrize("end_of_use", [provisioning.suspend, provisioning.close_mailbox])
+async def test_what_is_marked_stays_if_the_mailbox_may_no_longer_be_used(
+    maildrops: Maildrops, acme: Customer, three: list[Message], end_of_use: Callable[[Mailbox], None]
+) -> None:
+    maildrop = await open_(maildrops)
+    await orm(lambda: end_of_use(acme.mailbox))
+    with pytest.raises(Suspended):
+        await maildrop.close(expunge={1}, quit=True)
+    assert await orm(Message.objects.in_maildrop(acme.mailbox).count) == 3
+    assert await MaildropSession.objects.filter(ended_at=None).acount() == 0
+
+
+async def test_mail_that_arrives_in_a_session_is_not_seen_and_not_removed(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    maildrop = await open_(maildrops)
+    await orm(lambda: post.fill(acme.mailbox, [post.text("4")]))
+    assert len(maildrop.listing.octets) == 3
+    await maildrop.close(expunge={1, 2, 3}, quit=True)
+    assert (await counters(acme.mailbox))[0] == 1
+
+
+async def test_a_message_removed_by_an_admin_meanwhile_counts_once(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    maildrop = await open_(maildrops)
+    await orm(lambda: retention.expunge(Message.objects.filter(uid=three[0].uid), by=None))
+    await maildrop.close(expunge={1, 2}, quit=True)
+    assert await counters(acme.mailbox) == (1, three[2].octets)
+    assert (await MaildropSession.objects.aget()).expunged == 1
+
+
+async def test_a_message_purged_meanwhile_is_gone(maildrops: Maildrops, three: list[Message]) -> None:
+    maildrop = await open_(maildrops)
+    await orm(lambda: Message.objects.filter(uid=three[1].uid).delete())
+    assert await maildrop.read(2) is None
+    assert await maildrop.read(1)
+    await maildrop.close(quit=True)
+
+
+async def test_a_session_that_lost_its_lock_expunges_nothing(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    maildrop = await open_(maildrops)
+    await MaildropSession.objects.aupdate(ended_at=timezone.now(), end="lost")
+    other = await open_(maildrops)
+    await other.close(expunge={1}, quit=True)
+    with pytest.raises(LockLost):
+        await maildrop.close(expunge={1, 2, 3}, quit=True)
+    assert (await counters(acme.mailbox))[0] == 2
+
+
+async def test_the_maildrop_of_a_killed_process_is_free_at_once(
+    maildrops: Maildrops, another: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    victim = await open_(maildrops)
+    with pytest.raises(InUse):
+        await open_(another)
+    await orm(lambda: kill_connection_of(maildrops.presence.listener_id))
+    for _ in range(100):
+        try:
+            maildrop = await open_(another)
+            break
+        except InUse:
+            await asyncio.sleep(0.05)
+    await maildrop.close(expunge={1}, quit=True)
+    with pytest.raises(LockLost):
+        await victim.close(expunge={2, 3}, quit=True)
+    assert (await counters(acme.mailbox))[0] == 2
+
+
+def kill_connection_of(listener: int | None) -> None:
+    """What the death of a process does to its lock; and nobody takes it again."""
+    with psycopg.connect(database.conninfo(), autocommit=True) as connection:
+        connection.execute("DELETE FROM mailstore_listener WHERE id = %s", (listener,))
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", (listener,)
+        )
+
+
+async def test_the_maildrop_of_a_frozen_process_is_free_after_its_time(
+    maildrops: Maildrops, another: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    frozen = await open_(maildrops)
+    with pytest.raises(InUse):
+        await open_(another)
+    old = timezone.now() - timedelta(seconds=91)
+    assert maildrops.presence.listener_id
+    await Listener.objects.filter(pk=maildrops.presence.listener_id).aupdate(heartbeat_at=old)
+    maildrop = await open_(another)
+    await maildrop.close(expunge={1}, quit=True)
+    with pytest.raises(LockLost):
+        await frozen.close(expunge={1, 2}, quit=True)
+    assert (await counters(acme.mailbox))[0] == 2
+
+
+async def test_a_session_whose_end_could_not_be_written_holds_up_nobody(maildrops: Maildrops, acme: Customer) -> None:
+    await open_(maildrops)
+    maildrops.presence.sessions.clear()  # as after a `close` that the database did not answer
+    again = await open_(maildrops)
+    await again.close(quit=True)
+
+
+async def test_a_session_whose_end_could_not_be_written_is_ended_soon(maildrops: Maildrops, acme: Customer) -> None:
+    stray = await open_(maildrops)
+    kept = await orm(lambda: MaildropSession.objects.get(ended_at=None))
+    maildrops.presence.sessions.clear()
+    maildrops.presence.end_strays()
+    for _ in range(60):
+        await kept.arefresh_from_db()
+        if kept.ended_at:
+            break
+        await asyncio.sleep(0.05)
+    assert kept.end == "lost"
+    await stray.close()
+
+
+async def test_large_messages_come_in_chunks(maildrops: Maildrops, acme: Customer) -> None:
+    large = post.text("large", body="0123456789abcdef" * 64 * 1024 + "\r\n")
+    await orm(lambda: post.fill(acme.mailbox, [large, post.text("small")]))
+    maildrop = await open_(maildrops)
+    copy = await maildrop.read(1)
+    assert copy
+    assert copy.body is None
+    sizes = [len(chunk) async for chunk in maildrop.chunks(copy)]
+    assert max(sizes) <= 256 * 1024
+    assert (await octets_of(maildrop, 1)).endswith(large)
+    assert len(await octets_of(maildrop, 1)) == maildrop.listing.octets[0]
+    await maildrop.close(quit=True)
+
+
+async def test_reading_in_order_asks_once_for_many(maildrops: Maildrops, acme: Customer) -> None:
+    await orm(lambda: post.fill(acme.mailbox, [post.text(str(n), body="x" * 60_000 + "\r\n") for n in range(8)]))
+    maildrop = await open_(maildrops)
+    assert maildrop.ready(1) is None
+    assert await maildrop.read(1)
+    ahead = [number for number in range(1, 9) if maildrop.ready(number)]
+    assert ahead == [1, 2, 3, 4, 5]
+    maildrop.fetched(1)
+    assert maildrop.ready(1) is None
+    await maildrop.close(quit=True)
+
+
+async def test_a_database_that_is_away_is_told_as_such() -> None:
+    maildrops = maildrops_of_a_process()
+    with pytest.raises(Unavailable):  # not started: no listener is registered
+        await maildrops._try_open("an@acme.test", "", HERE, True)
+    await maildrops.stop()
