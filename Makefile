@@ -9,8 +9,8 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3; do \
 	done)
 IN_VENV = .venv/bin/python
 PIP_INSTALL = $(IN_VENV) -m pip install --quiet --disable-pip-version-check --require-hashes
-# On two cores, starting workers costs as much as they gain.
-PYTEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ "$$n" -gt 2 ] && echo "$$n" || echo 0)
+# Two at least: much of the time tests wait for servers to start and end.
+PYTEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 2 ] && echo "$$n" || echo 2)
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url pyproject.toml --group embedded
 
@@ -30,10 +30,9 @@ check: .venv/installed-dev
 	@$(IN_VENV) -m ruff check --quiet .
 	@$(IN_VENV) -m ruff format --quiet --check .
 	@$(IN_VENV) -m mypy --no-error-summary .
-	@$(IN_VENV) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' >.venv/lint-imports.log \
-		|| { cat .venv/lint-imports.log; exit 1; }
+	@said=$$($(IN_VENV) -c 'from importlinter.cli import lint_imports_command as run; run()') || { echo "$$said"; exit 1; }
 	@$(IN_VENV) manage.py check --fail-level WARNING >/dev/null
-	@$(IN_VENV) manage.py makemigrations --check --dry-run >/dev/null
+	@said=$$($(IN_VENV) manage.py makemigrations --check --dry-run) || { echo "$$said"; exit 1; }
 
 bench: .venv/installed-dev
 	@exec bench/run $(BENCH)

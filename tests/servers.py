@@ -128,6 +128,14 @@ def processes_of(data: Path) -> dict[int, str]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs. One that nobody has waited for yet, as in a container without init, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while not true():

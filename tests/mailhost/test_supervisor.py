@@ -13,6 +13,7 @@ import pytest
 from mailhost import supervisor
 from mailhost.logstream import LogStream
 from mailhost.supervisor import Role, Supervisor
+from tests.servers import eventually, is_alive
 
 LIMIT = 30  # seconds
 
@@ -77,8 +78,7 @@ def test_what_a_dead_role_left_running_is_ended_before_it_is_started_again(tmp_p
     script = f"sleep 1000 & echo $! >> {tmp_path}/children; sleep 0.1; kill -9 $$"
     run_until(lambda log: log.count("killed by") == 2, shell("web", script))
     for child in (tmp_path / "children").read_text().split():
-        stat = Path(f"/proc/{child}/stat")
-        assert not stat.exists() or stat.read_text().split()[2] == "Z"
+        eventually(lambda child=child: not is_alive(int(child)))
 
 
 def test_roles_are_asked_to_end_and_waited_for() -> None:
@@ -125,6 +125,7 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from mailhost.logstream import LogStream
 from mailhost.supervisor import Role, Supervisor
+from tests.servers import eventually, is_alive
 roles = [Role("web", ["/bin/sh", "-c", "echo $$ > {tmp_path}/pid; exec sleep 1000"])]
 def kill_us():
     if os.path.exists("{tmp_path}/pid") and os.path.getsize("{tmp_path}/pid"):
@@ -133,10 +134,7 @@ Supervisor(roles, environment=os.environ, log=LogStream(["web"])).run(every_tick
 """
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", script]) == -signal.SIGKILL
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + LIMIT
-    while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: not is_alive(pid))
 
 
 def test_a_role_that_says_much_without_a_line_end_does_not_fill_memory() -> None:

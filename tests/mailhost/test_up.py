@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import data_directory, eventually, processes_of
+from tests.servers import data_directory, eventually, is_alive, processes_of
 
 PROJECT = Path(__file__).parents[2]
 START_LIMIT = 90  # seconds, on a machine that is busy with other tests
@@ -101,14 +101,6 @@ def up() -> Iterator[Up]:
         finally:
             running.process.kill()
             running.process.wait()
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs. One that nobody has waited for yet, as in a container without init, does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def pop3(up: Up) -> poplib.POP3:
