@@ -77,8 +77,8 @@ def test_what_a_dead_role_left_running_is_ended_before_it_is_started_again(tmp_p
     """Else the children of a killed gunicorn would keep its port."""
     script = f"sleep 1000 & echo $! >> {tmp_path}/children; sleep 0.1; kill -9 $$"
     run_until(lambda log: log.count("killed by") == 2, shell("web", script))
-    for child in (tmp_path / "children").read_text().split():
-        eventually(lambda child=child: not is_alive(int(child)))
+    children = [int(line) for line in (tmp_path / "children").read_text().split()]
+    eventually(lambda: not any(map(is_alive, children)))
 
 
 def test_roles_are_asked_to_end_and_waited_for() -> None:
