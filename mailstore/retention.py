@@ -1,38 +1,21 @@
-"""Removing messages: they are expunged, can be restored, and are purged once their retention is over.
+"""Taking messages out of their maildrops, so that they can be brought back for as long as they are retained.
 
 Locks are taken in this order, here and everywhere: session, mailbox, message, content; several of a kind in the order
 of their ids.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Iterator
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from accounts.models import Alias, Mailbox, Tenant, User
-from mailstore import presence, quota
-from mailstore.models import Message
+from accounts.models import Mailbox, User
+from mailstore import quota
+from mailstore.models import Message, MessageQuerySet
 
 log = logging.getLogger(__name__)
-
-BATCH: Final = 1000
-"""Messages, or other rows, that one transaction of a purge removes at most."""
-BATCH_OCTETS: Final = 256 * 1024 * 1024
-"""Octets after which a batch is full, though it has fewer messages: large ones lie in many rows."""
-
-_WINDOW: Final = 20  # batches of which the messages are looked up at once
-_PURGING: Final = 0x7075726765  # the advisory lock of those who give way
-
-
-# --- Out of the maildrop, and back ---------------------------------------------------------------------------------
 
 
 def expunge(messages: QuerySet[Message], *, by: User | None) -> int:
@@ -43,8 +26,8 @@ def expunge(messages: QuerySet[Message], *, by: User | None) -> int:
     """
     expunged = 0
     with transaction.atomic():
-        for mailbox in _locked_mailboxes(messages):
-            ids, octets = _locked_messages(messages.model.objects.in_maildrop(mailbox), messages)
+        for mailbox, chosen in _locked(messages):
+            ids, octets = _lock(chosen.in_maildrop())
             Message.objects.filter(pk__in=ids).update(expunged_at=Now(), expunged_in=None, expunged_by=by)
             quota.refund(mailbox, octets=octets, messages=len(ids))
             expunged += len(ids)
@@ -61,8 +44,10 @@ def restore(messages: QuerySet[Message], *, by: User | None) -> int:
     """
     restored = 0
     with transaction.atomic():
-        for mailbox in _locked_mailboxes(messages):
-            ids, octets = _locked_messages(Message.objects.expunged().filter(mailbox=mailbox), messages)
+        for mailbox, chosen in _locked(messages):
+            ids, octets = _lock(chosen.expunged())
+            if not ids:
+                continue  # and no matter whether a mailbox has room for nothing
             quota.charge(mailbox, octets=octets, messages=len(ids))
             with connection.cursor() as cursor:
                 cursor.execute(_BRING_BACK, {"messages": ids, "next_uid": mailbox.next_uid})
@@ -82,398 +67,20 @@ WHERE message.id = numbered.id
 """
 
 
-def _locked_mailboxes(messages: QuerySet[Message]) -> list[Mailbox]:
-    """The open mailboxes of these messages, locked. A closed one is purged as it is."""
-    found = Mailbox.objects.open().filter(pk__in=messages.order_by().values("mailbox"))
-    return list(found.order_by("pk").select_for_update(no_key=True))
+def _locked(messages: QuerySet[Message]) -> Iterator[tuple[Mailbox, MessageQuerySet]]:
+    """The open mailboxes of these messages, all locked, and the messages of each. A closed one is purged as it is."""
+    chosen: dict[int, list[int]] = {}  # looked up once: what is done to the first may change what a query finds
+    for message_id, mailbox_id in messages.values_list("pk", "mailbox"):
+        chosen.setdefault(mailbox_id, []).append(message_id)
+    for mailbox in list(Mailbox.objects.open().filter(pk__in=chosen).order_by("pk").select_for_update(no_key=True)):
+        yield mailbox, Message.objects.filter(pk__in=chosen[mailbox.pk])
 
 
-def _locked_messages(candidates: QuerySet[Message], messages: QuerySet[Message]) -> tuple[list[int], int]:
-    """Those of one mailbox's candidates that are among `messages`, locked: their ids in order of uid, their octets."""
-    found = candidates.filter(pk__in=messages.order_by().values("pk")).order_by("uid").select_for_update()
-    rows = list(found.values_list("pk", "octets"))
+def _lock(messages: MessageQuerySet) -> tuple[list[int], int]:
+    """Lock messages of one mailbox: their ids in the order of their uids, and their octets."""
+    rows = list(messages.order_by("uid").select_for_update().values_list("pk", "octets"))
     return [pk for pk, _ in rows], sum(octets for _, octets in rows)
 
 
 def _who(by: User | None) -> str:
     return f"user {by.pk}" if by else "a command"
-
-
-# --- For good ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keep:
-    """How long things are kept, by the database's clock."""
-
-    retention: timedelta  # expunged messages and closed mailboxes, where mailbox and tenant have none of their own
-    sessions: timedelta  # the record of a session, from its end
-    ledger: timedelta  # what was delivered, so that a retry stores nothing again
-    listener_ttl: timedelta  # a listener without a heartbeat for so long is gone, and its sessions are over
-    networks: timedelta = timedelta(days=30)  # where somebody signed in from
-
-
-@dataclass
-class Share:
-    """A tenant's part in a purge."""
-
-    messages: int = 0
-    octets: int = 0  # of the messages; what several of them share lies on the disk once
-    mailboxes: int = 0
-
-
-@dataclass
-class Purged:
-    """What a purge removed."""
-
-    tenants: dict[str, Share] = field(default_factory=dict)  # by slug
-    contents: int = 0
-    sessions: int = 0
-    ended: int = 0  # sessions of listeners that are gone
-    ledger: int = 0
-    networks: int = 0
-    listeners: int = 0
-    finished: bool = False  # whether nothing more was due
-
-    @property
-    def messages(self) -> int:
-        """Messages of all tenants."""
-        return sum(share.messages for share in self.tenants.values())
-
-    def share(self, slug: str) -> Share:
-        """A tenant's part, to be added to."""
-        return self.tenants.setdefault(slug, Share())
-
-
-def purge(
-    keep: Keep,
-    *,
-    batch: int = BATCH,
-    budget: timedelta | None = None,
-    give_way: bool = False,
-    orphans: bool = False,
-    watch: Callable[[Purged], object] = lambda purged: None,
-) -> Purged:
-    """Remove for good what nobody can ask for any more, in batches that are a transaction each.
-
-    It can be killed anywhere, and run beside itself: what is locked is left to who locked it. It ends when nothing is
-    due, or with the first batch after the time `budget`; with `give_way` also when another purge that gives way is at
-    work. `orphans` also looks through all contents for such as have no message: there should be none. `watch` is told
-    what is removed so far, after each batch. Not to be called in a transaction.
-    """
-    run = _Purge(keep, batch, budget, give_way, watch)
-    try:
-        run.sessions()
-        run.aged("ledger", "mailstore_deliveryledger", "delivered_at", keep.ledger)
-        run.aged("networks", "accounts_knownnetwork", "last_login_at", keep.networks)
-        run.expunged()
-        run.closed()
-        if orphans:
-            run.orphans()
-        run.purged.finished = True
-    except _EnoughForNow:
-        pass
-    return run.purged
-
-
-def forecast(keep: Keep) -> dict[str, Share]:
-    """What a purge would remove now: each tenant's share, by slug."""
-    parameters: dict[str, Any] = {"retention": keep.retention}
-    with connection.cursor() as cursor:
-        cursor.execute(_FORECAST, parameters)
-        return {slug: Share(messages, int(octets), mailboxes) for slug, messages, octets, mailboxes in cursor}
-
-
-_KEPT = "coalesce(mailbox.retention, tenant.retention, %(retention)s)"
-_WITH_TENANT = "JOIN accounts_tenant tenant ON tenant.id = mailbox.tenant_id"
-
-_FORECAST = f"""
-SELECT slug, sum(messages)::bigint, sum(octets), sum(mailboxes)::bigint
-FROM (
-    SELECT tenant.slug, count(*) AS messages, sum(message.octets) AS octets, 0 AS mailboxes
-    FROM mailstore_message message JOIN accounts_mailbox mailbox ON mailbox.id = message.mailbox_id {_WITH_TENANT}
-    WHERE message.expunged_at < now() - {_KEPT} AND (mailbox.closed_at < now() - {_KEPT}) IS NOT TRUE
-    GROUP BY tenant.slug
-    UNION ALL
-    SELECT tenant.slug, count(message.id), coalesce(sum(message.octets), 0), count(DISTINCT mailbox.id)
-    FROM accounts_mailbox mailbox {_WITH_TENANT} LEFT JOIN mailstore_message message ON message.mailbox_id = mailbox.id
-    WHERE mailbox.closed_at < now() - {_KEPT}
-    GROUP BY tenant.slug
-) due
-GROUP BY slug ORDER BY slug
-"""
-
-# Mailbox by mailbox, since each has its own retention: what is not due yet is never read, however much there is.
-_EXPUNGED = f"""
-SELECT mailbox.id, due.id, due.octets
-FROM accounts_mailbox mailbox {_WITH_TENANT}
-CROSS JOIN LATERAL (
-    SELECT id, octets FROM mailstore_message
-    WHERE mailbox_id = mailbox.id AND expunged_at < now() - {_KEPT}
-    ORDER BY expunged_at LIMIT %(window)s
-) due
-WHERE mailbox.id >= %(first)s
-ORDER BY mailbox.id LIMIT %(window)s
-"""
-
-_CLOSED = f"""
-SELECT mailbox.id FROM accounts_mailbox mailbox {_WITH_TENANT}
-WHERE mailbox.closed_at < now() - {_KEPT} ORDER BY mailbox.id
-"""
-
-_OF_CLOSED = """
-SELECT uid, id, octets FROM mailstore_message
-WHERE mailbox_id = %(mailbox)s AND uid >= %(first)s ORDER BY uid LIMIT %(window)s
-"""
-
-# For as long as a batch takes it cannot be reopened.
-_LOCK_CLOSED = f"""
-SELECT mailbox.user_id, tenant.slug FROM accounts_mailbox mailbox {_WITH_TENANT}
-WHERE mailbox.id = %(mailbox)s AND mailbox.closed_at < now() - {_KEPT}
-FOR NO KEY UPDATE OF mailbox SKIP LOCKED
-"""
-
-# Looked up a while ago: each is asked again, under its lock, whether it is due. Those still in a maildrop are a closed
-# mailbox's, which is locked.
-_PURGE = f"""
-WITH due AS MATERIALIZED (
-    SELECT message.id, tenant.slug
-    FROM mailstore_message message JOIN accounts_mailbox mailbox ON mailbox.id = message.mailbox_id {_WITH_TENANT}
-    WHERE message.id = ANY (%(messages)s)
-        AND (message.expunged_at < now() - {_KEPT} OR message.mailbox_id = %(closed)s)
-    FOR UPDATE OF message SKIP LOCKED
-), gone AS (
-    DELETE FROM mailstore_message message USING due WHERE message.id = due.id
-    RETURNING due.slug, message.content_id, message.octets, message.expunged_at
-), refunded AS (
-    UPDATE accounts_mailbox
-    SET used_octets = used_octets - present.octets, message_count = message_count - present.messages
-    FROM (SELECT count(*) AS messages, sum(octets) AS octets FROM gone WHERE expunged_at IS NULL) present
-    WHERE id = %(closed)s AND present.messages > 0
-)
-SELECT slug, count(*), sum(octets), array_agg(content_id) FROM gone GROUP BY slug
-"""
-
-# Not SKIP LOCKED: of two that remove the last two messages of a content, the one who comes second must see that they
-# are the last. In a statement of its own, so that the next one sees what whoever held them committed.
-_LOCK_CONTENTS = "SELECT FROM mailstore_content WHERE id = ANY (%(contents)s) ORDER BY id FOR UPDATE"
-
-_PURGE_CONTENTS = """
-WITH unused AS MATERIALIZED (
-    SELECT id FROM mailstore_content content
-    WHERE id = ANY (%(contents)s) AND NOT EXISTS (SELECT FROM mailstore_message WHERE content_id = content.id)
-), chunks AS (
-    DELETE FROM mailstore_contentchunk chunk USING unused WHERE chunk.content_id = unused.id
-)
-DELETE FROM mailstore_content content USING unused WHERE content.id = unused.id
-"""
-
-_ORPHANS = """
-SELECT id FROM mailstore_content content
-WHERE id > %(after)s AND created_at < now() - interval '1 day'
-    AND NOT EXISTS (SELECT FROM mailstore_message WHERE content_id = content.id)
-ORDER BY id LIMIT %(batch)s
-"""
-
-_AGED = """
-WITH due AS MATERIALIZED (
-    SELECT ctid FROM {table} WHERE {column} < now() - %(kept)s AND {column} >= %(first)s::timestamptz
-    ORDER BY {column} LIMIT %(batch)s
-    FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM due)) RETURNING {column} AS age
-)
-SELECT count(*), max(age) FROM gone
-"""
-
-_OF_MAILBOX = """
-DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {table} WHERE mailbox_id = %(mailbox)s LIMIT %(batch)s FOR UPDATE
-))
-"""
-
-_END_SESSIONS = f"""
-WITH over AS MATERIALIZED (
-    SELECT session.id
-    FROM mailstore_maildropsession session LEFT JOIN mailstore_listener listener ON listener.id = session.listener_id
-    WHERE session.ended_at IS NULL AND {presence.GONE}
-    LIMIT %(batch)s
-    FOR UPDATE OF session SKIP LOCKED
-)
-UPDATE mailstore_maildropsession session SET ended_at = now(), "end" = 'lost' FROM over WHERE session.id = over.id
-"""
-
-# The record of a session names the host and process of its listener, so a listener stays as long as its sessions.
-_PURGE_LISTENERS = """
-DELETE FROM mailstore_listener listener
-WHERE heartbeat_at < now() - interval '1 day'
-    AND NOT EXISTS (SELECT FROM mailstore_maildropsession WHERE listener_id = listener.id)
-    AND pg_try_advisory_xact_lock_shared(%(space)s, id)
-"""
-
-
-class _EnoughForNow(Exception):
-    """The rest is left to the next purge, or to the other one that is at work."""
-
-
-class _Purge:
-    """One run of a purge."""
-
-    def __init__(
-        self,
-        keep: Keep,
-        batch: int,
-        budget: timedelta | None,
-        give_way: bool,
-        watch: Callable[[Purged], object],
-    ) -> None:
-        self.purged = Purged()
-        self._keep = keep
-        self._batch_size = batch
-        self._parameters: dict[str, Any] = {
-            "retention": keep.retention,
-            "batch": batch,
-            "window": batch * _WINDOW,
-            "ttl": keep.listener_ttl.total_seconds(),
-            "space": presence.LOCK_SPACE,
-        }
-        self._deadline = time.monotonic() + budget.total_seconds() if budget is not None else None
-        self._give_way = give_way
-        self._watch = watch
-
-    # The stages
-
-    def sessions(self) -> None:
-        """Sessions of listeners that are gone are over; old records go, and listeners that none of them names."""
-        ended = self._batch_size
-        while ended == self._batch_size:
-            with self._batch() as cursor:
-                cursor.execute(_END_SESSIONS, self._parameters)
-                ended = cursor.rowcount
-                self.purged.ended += ended
-        self.aged("sessions", "mailstore_maildropsession", "ended_at", self._keep.sessions)
-        with self._batch() as cursor:
-            cursor.execute(_PURGE_LISTENERS, self._parameters)
-            self.purged.listeners += cursor.rowcount
-
-    def aged(self, what: str, table: str, column: str, kept: timedelta) -> None:
-        """Rows of a table that are older than they are kept."""
-        count, first = self._batch_size, "-infinity"
-        while count == self._batch_size:
-            with self._batch() as cursor:
-                statement = _AGED.format(table=table, column=column)
-                cursor.execute(statement, self._parameters | {"kept": kept, "first": first})
-                [(count, first)] = cursor.fetchall()
-                setattr(self.purged, what, getattr(self.purged, what) + count)
-
-    def expunged(self) -> None:
-        """Messages that were expunged longer ago than their mailbox's retention."""
-        first = 0
-        while rows := self._rows(_EXPUNGED, first=first):
-            removed = sum([self._messages(ids) for ids in self._batches(rows)])
-            if len(rows) < self._parameters["window"]:
-                return
-            # The last mailbox may have more; but if all of these are locked, whoever holds them is left alone.
-            first = rows[-1][0] + (not removed)
-
-    def closed(self) -> None:
-        """Mailboxes that were closed longer ago than their retention, with all that is theirs."""
-        for (mailbox,) in self._rows(_CLOSED):
-            self._mailbox(mailbox)
-
-    def orphans(self) -> None:
-        """Contents without a message. None can come about: every transaction that could leave one removes it."""
-        after = 0
-        while rows := self._rows(_ORPHANS, after=after):
-            after = rows[-1][0]
-            with self._batch() as cursor:
-                self._contents(cursor, [content for (content,) in rows])
-
-    # What they are made of
-
-    @contextmanager
-    def _batch(self) -> Iterator[CursorWrapper]:
-        """A transaction; after it, raise `_EnoughForNow` if time is up."""
-        with transaction.atomic(durable=True), connection.cursor() as cursor:
-            if self._give_way:
-                cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_PURGING])
-                if cursor.fetchall() == [(False,)]:
-                    raise _EnoughForNow
-            yield cursor
-        self._watch(self.purged)
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise _EnoughForNow
-
-    def _rows(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, self._parameters | parameters)
-            return list(cursor.fetchall())
-
-    def _batches(self, rows: Iterable[tuple[Any, int, int]]) -> Iterator[list[int]]:
-        """Rows of (…, message, octets) as lists of messages, none with too many or too large ones for a batch."""
-        ids: list[int] = []
-        total = 0
-        for _, message, octets in rows:
-            if ids and (len(ids) == self._batch_size or total + octets > BATCH_OCTETS):
-                yield ids
-                ids, total = [], 0
-            ids.append(message)
-            total += octets
-        if ids:
-            yield ids
-
-    def _messages(self, ids: list[int]) -> int:
-        """One batch of expunged messages: how many of them were still due."""
-        with self._batch() as cursor:
-            return self._remove(cursor, ids, closed=None)
-
-    def _mailbox(self, mailbox: int) -> None:
-        """One closed mailbox. What somebody has locked stays, and the mailbox with it, for the next time."""
-        first = 0
-        while rows := self._rows(_OF_CLOSED, mailbox=mailbox, first=first):
-            first = rows[-1][0] + 1
-            for ids in self._batches(rows):
-                with self._batch() as cursor:
-                    if not self._lock_closed(cursor, mailbox):
-                        return
-                    self._remove(cursor, ids, closed=mailbox)
-        for table in ("mailstore_maildropsession", "mailstore_deliveryledger", "accounts_knownnetwork"):
-            removed = self._batch_size
-            while removed == self._batch_size:
-                with self._batch() as cursor:
-                    if not self._lock_closed(cursor, mailbox):
-                        return
-                    cursor.execute(_OF_MAILBOX.format(table=table), self._parameters | {"mailbox": mailbox})
-                    removed = cursor.rowcount
-        with self._batch() as cursor:
-            row = self._lock_closed(cursor, mailbox)
-            if row and not Message.objects.filter(mailbox=mailbox).exists():
-                user, slug = row
-                Alias.objects.filter(mailbox=mailbox).delete()
-                Tenant.objects.filter(admin_mailbox=mailbox).update(admin_mailbox=None)
-                Mailbox.objects.filter(pk=mailbox).delete()
-                User.objects.filter(pk=user).delete()
-                self.purged.share(slug).mailboxes += 1
-
-    def _lock_closed(self, cursor: CursorWrapper, mailbox: int) -> tuple[int, str] | None:
-        """Lock a mailbox that is due; its user and its tenant's slug. None if it was reopened, or is locked."""
-        cursor.execute(_LOCK_CLOSED, self._parameters | {"mailbox": mailbox})
-        row: tuple[int, str] | None = cursor.fetchone()
-        return row
-
-    def _remove(self, cursor: CursorWrapper, ids: list[int], *, closed: int | None) -> int:
-        """Remove those of these messages that are due, and the contents that were theirs alone."""
-        cursor.execute(_PURGE, self._parameters | {"messages": ids, "closed": closed})
-        rows = cursor.fetchall()
-        for slug, messages, octets, _ in rows:
-            share = self.purged.share(slug)
-            share.messages += messages
-            share.octets += int(octets)
-        self._contents(cursor, [content for row in rows for content in row[3]])
-        return sum(messages for _, messages, _, _ in rows)
-
-    def _contents(self, cursor: CursorWrapper, contents: list[int]) -> None:
-        if contents:
-            cursor.execute(_LOCK_CONTENTS, {"contents": contents})
-            cursor.execute(_PURGE_CONTENTS, {"contents": contents})
-            self.purged.contents += cursor.rowcount

@@ -1,0 +1,103 @@
+"""Finding drift: where what the store has counted and measured is not what it holds."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from django.db import connection, transaction
+
+_CHECKS: Final = (
+    (
+        "mailbox {} ({}): counts {} messages of {} octets, has {} of {}",
+        """
+        SELECT mailbox.id, mailbox.address, mailbox.message_count, mailbox.used_octets,
+            coalesce(present.messages, 0), coalesce(present.octets, 0)
+        FROM accounts_mailbox mailbox LEFT JOIN (
+            SELECT mailbox_id, count(*) AS messages, sum(octets) AS octets
+            FROM mailstore_message WHERE expunged_at IS NULL GROUP BY mailbox_id
+        ) present ON present.mailbox_id = mailbox.id
+        WHERE (mailbox.message_count, mailbox.used_octets)
+            <> (coalesce(present.messages, 0), coalesce(present.octets, 0))
+        """,
+    ),
+    (
+        "mailbox {} ({}): its next uid is {}, and it has given out {}",
+        """
+        SELECT mailbox.id, mailbox.address, mailbox.next_uid, last.uid
+        FROM accounts_mailbox mailbox
+        JOIN (SELECT mailbox_id, max(uid) AS uid FROM mailstore_message GROUP BY mailbox_id) last
+            ON last.mailbox_id = mailbox.id
+        WHERE last.uid >= mailbox.next_uid
+        """,
+    ),
+    (
+        "message {}: has {} octets by its row, {} by its trace and content",
+        """
+        SELECT message.id, message.octets, octet_length(message.trace) + content.octets
+        FROM mailstore_message message JOIN mailstore_content content ON content.id = message.content_id
+        WHERE message.octets <> octet_length(message.trace) + content.octets
+        """,
+    ),
+    (
+        "message {}: its epoch is {}, later than the store's, {}",
+        """
+        SELECT message.id, message.epoch, store.epoch
+        FROM mailstore_message message, (SELECT coalesce((SELECT epoch FROM mailstore_store), 1) AS epoch) store
+        WHERE message.epoch > store.epoch
+        """,
+    ),
+    (
+        "content {}: has {} octets by its row, {} are stored, in {} chunks",
+        """
+        SELECT content.id, content.octets,
+            coalesce(octet_length(content.body), 0) + coalesce(chunks.octets, 0), coalesce(chunks.number, 0)
+        FROM mailstore_content content LEFT JOIN (
+            SELECT content_id, count(*) AS number, sum(octet_length(octets)) AS octets
+            FROM mailstore_contentchunk GROUP BY content_id
+        ) chunks ON chunks.content_id = content.id
+        WHERE content.octets <> coalesce(octet_length(content.body), 0) + coalesce(chunks.octets, 0)
+            OR (content.body IS NULL) = (chunks.number IS NULL)
+        """,
+    ),
+    (
+        "content {}: its {} chunks are numbered from {} to {}",
+        """
+        SELECT content_id, count(*), min(number), max(number)
+        FROM mailstore_contentchunk GROUP BY content_id
+        HAVING min(number) <> 0 OR max(number) <> count(*) - 1
+        """,
+    ),
+    (
+        "content {}: has {} octets, and a header of {}",
+        "SELECT id, octets, header_octets FROM mailstore_content WHERE header_octets NOT BETWEEN 0 AND octets",
+    ),
+    (
+        "content {}: no message has it (`manage.py purge` removes it)",
+        """
+        SELECT id FROM mailstore_content content
+        WHERE NOT EXISTS (SELECT FROM mailstore_message WHERE content_id = content.id)
+        """,
+    ),
+    (
+        "delivery ledger of mailbox {}: a digest of {} octets, delivered at {}",
+        """
+        SELECT mailbox_id, octet_length(digest), delivered_at
+        FROM mailstore_deliveryledger WHERE octet_length(digest) <> 32 OR delivered_at > now()
+        """,
+    ),
+)
+
+
+def find() -> Iterator[str]:
+    """A line for each thing that is not as it should be: none.
+
+    All is seen as it was at one moment, so it can run beside deliveries and sessions. Lengths are taken without
+    reading contents. Not to be called in a transaction.
+    """
+    with transaction.atomic(durable=True):
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        for line, statement in _CHECKS:
+            with connection.chunked_cursor() as cursor:  # of the server: rows come as they are needed
+                cursor.execute(statement)
+                for row in cursor:
+                    yield line.format(*row)

@@ -1,0 +1,28 @@
+"""What Celery does for the store."""
+
+from datetime import timedelta
+from typing import Final
+
+from celery import shared_task
+from django.conf import settings
+
+from mailstore import purging
+
+LONGEST: Final = timedelta(minutes=4)
+"""A run ends after this even if more is due: well before the broker would hand the task to another worker."""
+
+
+def keep() -> purging.Keep:
+    """How long things are kept, by the settings."""
+    return purging.Keep(
+        retention=settings.MAILHOST_RETENTION,
+        sessions=settings.MAILHOST_SESSION_HISTORY,
+        ledger=settings.MAILHOST_LEDGER_LIFE,
+        listener_ttl=settings.MAILHOST_LISTENER_TTL,
+    )
+
+
+@shared_task
+def purge() -> None:
+    """Remove for good what is due, until the next run begins."""
+    purging.purge(keep(), budget=min(settings.MAILHOST_PURGE_INTERVAL, LONGEST), give_way=True)
