@@ -77,7 +77,7 @@ class _Use:
         """Start a guardian if there is none. Raises `EmbeddedError` if the one we started gave up."""
         if self.guardian and (code := self.guardian.poll()) is not None:
             self.guardian = None
-            if code not in (guardian.NOT_NEEDED, guardian.ALREADY_GUARDED):
+            if code == guardian.FAILED:
                 raise EmbeddedError(self._last_words())
         if self.guardian is None and not is_owned(self.server.guardian_lock):
             self.guardian = self._start_guardian()
