@@ -112,13 +112,17 @@ class _Use:
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_LIMIT
-        while not is_owned(self.server.ready_lock):
+        while not self._is_ready():
             self.ensure_guardian()
             if time.monotonic() > deadline:
                 raise EmbeddedError(
                     f"{self.server.title} did not start within {START_LIMIT:.0f} s. {self._last_words()}"
                 )
             time.sleep(LOOK)
+
+    def _is_ready(self) -> bool:
+        """Tell whether the server is ready; a guardian that is being killed may hold its lock a little longer."""
+        return is_owned(self.server.ready_lock) and self.server.answers() and is_owned(self.server.ready_lock)
 
     def wait_until_stopped(self) -> None:
         """After leaving: wait for the server's end, unless others use it."""
