@@ -1,0 +1,261 @@
+"""LMTP sessions on the line server: what a session needs, done with the message store."""
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from ipaddress import IPv6Address
+from typing import Final, cast
+
+from lmtp import replies
+from lmtp.session import (
+    Accepted,
+    Answer,
+    Config,
+    ReadData,
+    Received,
+    Refused,
+    Session,
+    Store,
+    Stored,
+    Verify,
+)
+from mailhost.lineserver import Application, Dialogue, End, Peer, Reply, Step, Then, Wire
+from mailstore import delivery
+from mailstore.database import Unavailable
+from mailstore.delivery import Deliveries, Outcome, Recipient
+from mailstore.presence import Presence
+from mailstore.spool import Spool, SpoolFull, TooLarge
+
+log = logging.getLogger(__name__)
+
+DRIP_OCTETS: Final = 1024
+"""Octets a second below which a client only keeps a message from ending."""
+
+_FAREWELLS: Final = {
+    End.DRAIN: replies.SHUTTING_DOWN,
+    End.IDLE: replies.IDLE,
+    End.TOO_MANY: replies.TOO_MANY_CONNECTIONS,
+    End.OVERLONG: replies.LINE_TOO_LONG,
+    End.FAULT: replies.FAULT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all sessions of a listener have in common."""
+
+    session: Config
+    suspended: replies.Reply = replies.SUSPENDED
+    over_quota: replies.Reply = replies.OVER_QUOTA
+    spool_directory: str | None = None
+    """Where large messages wait until they are stored; None: the system's place for temporary files."""
+    idle_seconds: float = 300
+    """RFC 5321 section 4.5.3.2.7. MTAs keep connections open for the next message."""
+    patience_seconds: float = 600
+    """How long a message may drip in."""
+
+
+class Server(Application):
+    """One worker process of the LMTP listener."""
+
+    def __init__(self, terms: Terms, deliveries: Deliveries, presence: Presence) -> None:
+        self._terms = terms
+        self._deliveries = deliveries
+        self._presence = presence
+        self._told = _told(terms)
+
+    async def start(self) -> None:
+        await self._deliveries.start()
+        await self._presence.start()
+
+    async def stop(self) -> None:
+        await self._presence.stop()
+        await self._deliveries.stop()
+
+    def dialogue(self, wire: Wire) -> Dialogue:
+        return Conversation(self._terms, self._told, self._deliveries, wire)
+
+
+_Told = Mapping[Outcome | type[Exception], replies.Reply]
+
+
+def _told(terms: Terms) -> _Told:
+    """What a client is told of each recipient."""
+    return {
+        Outcome.STORED: replies.DELIVERED,
+        Outcome.ALREADY: replies.ALREADY_DELIVERED,
+        Outcome.GONE: replies.UNKNOWN_MAILBOX,
+        Outcome.SUSPENDED: terms.suspended,
+        Outcome.OVER_QUOTA: terms.over_quota,
+        Outcome.NO_SPACE: replies.NO_SPACE,
+        Outcome.FAILED: replies.TEMPORARY,
+        delivery.UnknownDomain: replies.UNKNOWN_DOMAIN,
+        delivery.UnknownMailbox: replies.UNKNOWN_MAILBOX,
+        delivery.Suspended: terms.suspended,
+        delivery.OverQuota: terms.over_quota,
+        Unavailable: replies.TEMPORARY,
+        TooLarge: replies.TOO_LARGE,
+        SpoolFull: replies.NO_SPACE,
+    }
+
+
+class Conversation(Dialogue):
+    """One connection: a session, and the message it is receiving."""
+
+    __slots__ = (
+        "_began",
+        "_deliveries",
+        "_failure",
+        "_reading",
+        "_session",
+        "_spool",
+        "_taken",
+        "_terms",
+        "_told",
+        "_wire",
+        "established",
+        "idle_limit",
+        "line_limit",
+    )
+
+    def __init__(self, terms: Terms, told: _Told, deliveries: Deliveries, wire: Wire) -> None:
+        self._terms = terms
+        self._told = told
+        self._deliveries = deliveries
+        self._wire = wire
+        self._session = Session(terms.session)
+        self._reading: ReadData | None = None
+        self._began = 0.0  # reading, by the monotonic clock
+        self._taken = 0  # octets since then
+        self._spool: Spool | None = None
+        self._failure: replies.Reply | None = None  # why the octets being read are not kept
+        self.idle_limit = terms.idle_seconds
+        self.line_limit = self._session.line_limit
+        self.established = True  # who can reach this listener is an MTA, and keeps its connections
+
+    def greet(self) -> Step:
+        return Reply(self._session.greet())
+
+    def receive(self, line: bytes) -> Step:
+        return self._do(self._session.receive(line))
+
+    def overlong(self) -> Step:
+        return self._reply(self._session.overlong())
+
+    def take(self, octets: bytes) -> tuple[int, Step | None]:
+        reading = self._reading
+        assert reading
+        consumed, decoded, complete = reading.reader.feed(octets)
+        if reading.keep and decoded:
+            self._keep(decoded)
+        if complete:
+            self._reading = None
+            return consumed, self._do(self._session.resume(Refused(self._failure) if self._failure else Received()))
+        self._taken += consumed
+        waited = time.monotonic() - self._began
+        if waited > self._terms.patience_seconds and self._taken < waited * DRIP_OCTETS:
+            return consumed, Reply(replies.IDLE.octets, Then.CLOSE)
+        return consumed, None
+
+    def farewell(self, why: End) -> bytes:
+        return _FAREWELLS[why].octets
+
+    def closed(self) -> None:
+        self._drop()
+
+    def _do(self, answer: Answer) -> Step:
+        match answer:
+            case bytes():
+                return self._reply(answer)
+            case Verify():
+                return self._verify(answer)
+            case ReadData(reply):
+                self._reading = answer
+                self._failure = None
+                self._began = time.monotonic()
+                self._taken = 0
+                return Reply(reply, Then.READ_DATA)
+            case Store():
+                return self._store(answer)
+
+    def _reply(self, octets: bytes) -> Reply:
+        if self._spool and not self._session.in_transaction:
+            self._drop()
+        return Reply(octets, Then.CLOSE if self._session.over else Then.GO_ON)
+
+    async def _verify(self, need: Verify) -> Reply:
+        outcome: Accepted | Refused
+        try:
+            recipient = await self._deliveries.find(need.address, reverse_path=need.reverse_path, octets=need.size)
+        except (delivery.Refused, Unavailable) as refusal:
+            outcome = Refused(self._told[type(refusal)])
+        else:
+            outcome = Accepted(recipient)
+        return self._finish(outcome)
+
+    def _keep(self, octets: bytes) -> None:
+        try:
+            self._opened().write(octets)
+        except (TooLarge, SpoolFull) as failure:
+            self._failure = self._told[type(failure)]
+        except OSError:
+            log.exception("a message could not be spooled")
+            self._failure = replies.TEMPORARY
+
+    async def _store(self, need: Store) -> Reply:
+        return self._finish(Stored(await self._deliver(need)))
+
+    async def _deliver(self, need: Store) -> tuple[replies.Reply, ...]:
+        spool = self._opened()  # of no octets, if nothing was read
+        try:
+            spool.finish()
+        except (TooLarge, SpoolFull) as failure:
+            return (self._told[type(failure)],) * len(need.recipients)
+        except OSError:
+            log.exception("a message could not be spooled")
+            return (replies.TEMPORARY,) * len(need.recipients)
+        outcomes = await self._deliveries.deliver(
+            spool,
+            reverse_path=need.reverse_path,
+            recipients=cast(tuple[Recipient, ...], need.recipients),
+            received=received(need, peer=self._wire.peer, host=self._terms.session.host),
+        )
+        return tuple(self._told[outcome] for outcome in outcomes)
+
+    def _finish(self, outcome: Accepted | Refused | Stored) -> Reply:
+        octets = self._session.resume(outcome)
+        assert isinstance(octets, bytes)
+        return self._reply(octets)
+
+    def _opened(self) -> Spool:
+        if self._spool is None:
+            self._spool = Spool(limit=self._terms.session.message_limit, directory=self._terms.spool_directory)
+        return self._spool
+
+    def _drop(self) -> None:
+        if self._spool:
+            self._spool.close()
+            self._spool = None
+
+
+def received(message: Store, *, peer: Peer, host: str) -> bytes:
+    """The trace field of this hop (RFC 5321 section 4.4).
+
+    Nothing in it can begin another line: of the client's own words there is only its name, a domain or an address
+    literal.
+    """
+    literal = ""
+    if peer.address is not None:
+        kind = "IPv6:" if isinstance(peer.address, IPv6Address) else ""
+        literal = f" ([{kind}{peer.address}])"
+    protocol = "UTF8LMTP" if message.smtputf8 else "LMTP"  # RFC 3848, RFC 6531 section 4.3
+    date = format_datetime(datetime.now(UTC))
+    return (
+        f"Received: from {message.client}{literal}\r\n"
+        f"\tby {host} with {protocol} id {secrets.token_hex(8)};\r\n"
+        f"\t{date}\r\n"
+    ).encode()
