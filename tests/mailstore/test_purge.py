@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from threading import Event
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -33,6 +34,7 @@ from tests.mailstore.retain import DAY, KEEP, at_once, expunge, fill
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,6 +51,14 @@ def elsewhere() -> Iterator[psycopg.Connection]:
     with psycopg.connect(database.conninfo()) as other:
         yield other
         other.rollback()
+
+
+def until_it_waits(purging_: "Future[list[T]]") -> None:
+    """Return when a purge in a thread waits for a lock."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(database.conninfo(), autocommit=True) as watching:
+        while not watching.execute(waiting).fetchone():
+            assert not purging_.done()
 
 
 def age(model: type[object], column: str, by: timedelta) -> None:
@@ -205,10 +215,7 @@ def test_a_purge_is_not_in_the_way_of_deliveries_and_sessions(acme: Customer) ->
         # The purge waits for the content, its message already locked and deleted.
         other.execute("SELECT FROM mailstore_content WHERE id = %s FOR UPDATE", [due.content_id])
         purging_ = thread.submit(at_once, [lambda: purge(KEEP).messages])
-        with psycopg.connect(database.conninfo(), autocommit=True) as watching:
-            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            while not watching.execute(waiting).fetchone():
-                assert not purging_.done()
+        until_it_waits(purging_)
         assert post.deliver(post.text("new"), acme.mailbox) == [Outcome.STORED]
         assert retention.expunge(Message.objects.filter(subject="present"), by=None) == 1
         other.rollback()
@@ -230,6 +237,21 @@ def test_many_purges_at_once_purge_each_message_once(acme: Customer, globex: Cus
     assert sum(result.messages for result in results) == len(everything)
     assert sum(result.contents for result in results) == 80
     assert not Content.objects.exists()
+
+
+def test_of_two_purges_that_have_the_last_two_copies_the_second_takes_the_content(acme: Customer) -> None:
+    post.deliver(post.text(), acme.mailbox, acme.add("other"))
+    one, two = Message.objects.order_by("mailbox_id")
+    expunge(one, two, ago=15 * DAY)
+    parameters = {"messages": [one.pk], "contents": [one.content_id], "retention": KEEP.retention, "closed": None}
+    with ThreadPoolExecutor(1) as thread, elsewhere() as first:
+        for statement in (purging._PURGE, purging._LOCK_CONTENTS, purging._PURGE_CONTENTS):
+            first.execute(statement, parameters)
+        second = thread.submit(at_once, [lambda: purge(KEEP)])
+        until_it_waits(second)
+        first.commit()
+        [purged] = second.result()
+    assert (purged.messages, purged.contents) == (1, 1)
 
 
 def test_who_gives_way_leaves_the_work_to_the_purge_that_is_at_it(acme: Customer) -> None:
