@@ -184,12 +184,14 @@ class _Bench:
         os.sync()  # what earlier runs left to be written is not this one's
         roots = {each.name: each.roots() for each in self._sides}
         samples: list[dict[str, processes.Usage]] = []
+        busy: list[float] = []
         memory: list[int] = []
         timer = threading.Timer(
             self._plan.warmup + self._plan.seconds / 2, lambda: memory.append(processes.memory_octets(roots[side.name]))
         )
 
         def sample() -> None:
+            busy.append(machine.busy_seconds())
             everyone = processes.processes()
             samples.append({name: processes.usage(pids, everyone) for name, pids in roots.items()})
 
@@ -207,8 +209,11 @@ class _Bench:
         finally:
             timer.cancel()
             timer.join()
-        before, after = samples if len(samples) == 2 else (samples + samples)[-2:]
+        if len(samples) != 2:
+            raise LoadFailed(f"{row.name}, {TITLES[side.name]}: the generator gave up: {measured.error_samples}")
+        before, after = samples
         spent = {name: after[name].cpu_seconds - before[name].cpu_seconds for name in roots}
+        known = sum(spent.values()) + measured.generator_cpu_seconds
         return Run(
             row=row.name,
             side=side.name,
@@ -218,6 +223,8 @@ class _Bench:
             memory_octets=memory[0] if memory else 0,
             processes=after[side.name].count,
             others_cpu_seconds=sum(spent.values()),
+            strangers_cpu_seconds=max(0.0, busy[1] - busy[0] - known),
+            cores=os.cpu_count() or 1,
         )
 
 

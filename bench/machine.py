@@ -21,6 +21,12 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
+def busy_seconds() -> float:
+    """CPU time that all processors have spent since boot, stolen by a hypervisor included."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def file_system(path: Path) -> str:
     """Type of the file system a path lies on."""
     best, kind = Path("/"), "unknown"

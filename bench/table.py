@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 
 from bench.generator import Measured
@@ -22,6 +23,8 @@ class Run:
     memory_octets: int  # proportional set size in the middle of the run
     processes: int
     others_cpu_seconds: float  # of the sides that were not measured: background work that disturbs
+    strangers_cpu_seconds: float  # of all else on the machine, the generator not counted: what makes rates rough
+    cores: int
 
     @property
     def rate(self) -> float:
@@ -35,7 +38,7 @@ class Run:
     @property
     def cpu_ms(self) -> float:
         """CPU milliseconds per operation."""
-        return 1000 * self.cpu_seconds / self.measured.operations if self.measured.operations else float("inf")
+        return 1000 * self.cpu_seconds / self.measured.operations if self.measured.operations else inf
 
     @property
     def generator_share(self) -> float:
@@ -119,17 +122,25 @@ def troubles(runs: Sequence[Run]) -> list[str]:
         if run.others_cpu_seconds > 0.05 * run.measured.seconds:
             share = run.others_cpu_seconds / run.measured.seconds
             found.append(f"{run.row}, {TITLES[run.side]}: the other servers used {share:.0%} of one core meanwhile")
+    shares = [run.strangers_cpu_seconds / run.measured.seconds / run.cores for run in runs]
+    if shares and max(shares) > 0.05:
+        found.append(
+            f"Other programs used {median(shares):.0%} of the machine (up to {max(shares):.0%}): "
+            "the rates and their ratios are rough, CPU per operation less so"
+        )
     return found
 
 
 def _ratio(ours: Cell | None, theirs: Cell | None, what: str) -> str:
-    if ours is None or theirs is None or not getattr(theirs, what):
+    if ours is None or theirs is None or not (ours.rate and theirs.rate):
         return "–"
     return f"{getattr(ours, what) / getattr(theirs, what):.2f}"
 
 
 def number(value: float) -> str:
     """Three digits that count, without exponents."""
+    if value == inf:
+        return "–"
     if value >= 100 or value == 0:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -138,7 +149,7 @@ def number(value: float) -> str:
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A table, first line its head; columns after the first are aligned right where they hold numbers."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    numeric = [all(line[column][:1] in "0123456789–∞" for line in lines[1:]) for column in range(len(widths))]
+    numeric = [all(line[column][:1] in "0123456789–" for line in lines[1:]) for column in range(len(widths))]
 
     def shown(cells: Sequence[str]) -> str:
         padded = (

@@ -15,7 +15,7 @@ def run(side: str, operations: int, *, row: Row = POLL, cpu_seconds: float = 1.0
         seconds=2.0, operations=operations, octets=operations * 1000, errors=0, p50_ms=5, p99_ms=9, max_ms=12,
         generator_cpu_seconds=0.2, connections=50, error_samples=(),
     )  # fmt: skip
-    made = Run(row.name, side, 0, measured, cpu_seconds, 50_000_000, 7, 0.0)
+    made = Run(row.name, side, 0, measured, cpu_seconds, 50_000_000, 7, 0.0, 0.0, 2)
     return dataclasses.replace(made, **other)  # type: ignore[arg-type]
 
 
@@ -61,6 +61,19 @@ def test_errors_idle_runs_and_disturbance_are_told() -> None:
         "poll, Dovecot default: nothing was finished in 2.0 s",
         "poll, Mailhost: the other servers used 25% of one core meanwhile",
     ]
+
+
+def test_a_busy_machine_is_told() -> None:
+    quiet = [run("mailhost", 100, strangers_cpu_seconds=0.1)]
+    assert table.troubles(quiet) == []
+    [told] = table.troubles([*quiet, run("tuned", 100, strangers_cpu_seconds=1.0)])
+    assert "14% of the machine (up to 25%)" in told
+
+
+def test_what_finished_nothing_has_no_ratio() -> None:
+    line = table.ratios([POLL], [run("mailhost", 400), run("tuned", 0)]).splitlines()[2]
+    assert [cell.strip() for cell in line.strip("|").split("|")][2:] == ["–", "–"]
+    assert "–" in table.details([POLL], [run("tuned", 0)])
 
 
 def test_no_two_connections_share_a_mailbox() -> None:
