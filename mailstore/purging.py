@@ -95,9 +95,9 @@ def purge(
     """Remove for good what nobody can ask for any more, in batches that are a transaction each.
 
     It can be killed anywhere, and run beside itself: what is locked is left to who locked it. It ends when nothing is
-    due, or with the first batch after the time `budget`; with `give_way` also when another purge that gives way is at
-    work. `orphans` also looks through all contents for such as have no message: there should be none. `watch` is told
-    what is removed so far, after each batch. Not to be called in a transaction.
+    due, or after a batch that removed something when the time `budget` is over; with `give_way` also when another
+    purge that gives way is at work. `orphans` also looks through all contents for such as have no message: there
+    should be none. `watch` is told what is removed so far, after each batch. Not to be called in a transaction.
     """
     run = _Purge(keep, batch, budget, give_way, watch)
     try:
@@ -357,7 +357,7 @@ class _Purge:
             yield cursor, removed
         self.purged.add(removed)
         self._watch(self.purged)
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._deadline is not None and time.monotonic() > self._deadline and removed != Purged():
             raise _EnoughForNow
 
     def _rows(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:

@@ -164,12 +164,12 @@ def test_a_purge_leaves_what_is_being_restored(acme: Customer) -> None:
         with transaction.atomic():
             assert retention.restore(Message.objects.filter(subject="one"), by=None) == 1
             restored.set()
-            assert purged.wait(10)
+            assert purged.wait(60)
         connection.close()
 
     with ThreadPoolExecutor(1) as thread:
         restoring = thread.submit(restore)
-        assert restored.wait(10)
+        assert restored.wait(60)
         assert purging.purge(KEEP).messages == 1
         purged.set()
         restoring.result()
