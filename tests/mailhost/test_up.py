@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,6 @@ class Up:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
 
-    def wait_until_started(self) -> None:
-        self.wait_until(lambda: "Mailhost is running" in self.log)
-
     def role(self, name: str) -> int:
         """The process id of a role, our child whose command line says so."""
         marks = {"web": "gunicorn", "pop3": "runpop3", "lmtp": "runlmtp", "worker": " worker ", "beat": " beat "}
@@ -90,21 +88,44 @@ class Up:
         return self.process.wait(60)
 
 
+@contextmanager
+def running(data: Path, ports: dict[str, str]) -> Iterator[Up]:
+    """Run it, wait until it has started, and leave nothing of it whatever happens."""
+    up = Up(data, ports)
+    try:
+        up.wait_until(lambda: "Mailhost is running" in up.log)
+        yield up
+    finally:
+        up.process.kill()
+        up.process.wait()
+        up.log_file.unlink()
+
+
 @pytest.fixture(scope="module")
 def up() -> Iterator[Up]:
     """One running system for the tests of this file that leave it as they find it: running."""
-    with data_directory() as path:
-        running = Up(path, free_ports())
-        try:
-            running.wait_until_started()
-            yield running
-        finally:
-            running.process.kill()
-            running.process.wait()
+    with data_directory() as path, running(path, free_ports()) as system:
+        yield system
 
 
-def pop3(up: Up) -> poplib.POP3:
-    return poplib.POP3(*up.address("MAILHOST_POP3"), timeout=30)
+def pop3(up: Up) -> closing[poplib.POP3]:
+    """A connection that is closed in any case."""
+    return closing(poplib.POP3(*up.address("MAILHOST_POP3"), timeout=30))
+
+
+def log_in(session: poplib.POP3) -> None:
+    session.user("an@example.test")
+    session.pass_("hutech123")
+
+
+def can_log_in(up: Up) -> bool:
+    try:
+        with pop3(up) as session:
+            log_in(session)
+            session.quit()
+    except (OSError, poplib.error_proto):
+        return False
+    return True
 
 
 def answers(up: Up, name: str) -> bool:
@@ -117,11 +138,10 @@ def answers(up: Up, name: str) -> bool:
 
 
 def test_the_demo_mailbox_can_be_read_as_the_first_screen_says(up: Up) -> None:
-    session = pop3(up)
-    session.user("an@example.test")
-    session.pass_("hutech123")
-    assert session.stat()[0] >= 3
-    session.quit()
+    with pop3(up) as session:
+        log_in(session)
+        assert session.stat()[0] >= 3
+        session.quit()
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
@@ -133,22 +153,22 @@ def test_the_printed_curl_line_works_as_it_stands(up: Up) -> None:
 
 def test_tls_is_there_from_the_first_start(up: Up) -> None:
     context = ssl.create_default_context(cafile=str(up.data / "tls" / "cert.pem"))
-    session = pop3(up)
-    session.stls(context)
-    session.quit()
+    with pop3(up) as session:
+        session.stls(context)
+        session.quit()
     _, port = up.address("MAILHOST_POP3S")
-    poplib.POP3_SSL("localhost", port, context=context, timeout=30).quit()
+    with closing(poplib.POP3_SSL("localhost", port, context=context, timeout=30)) as session:
+        session.quit()
 
 
 def test_mail_comes_in_over_lmtp_and_goes_out_over_pop3(up: Up) -> None:
     with smtplib.LMTP(*up.address("MAILHOST_LMTP")) as client:
         client.sendmail("a@example.org", ["an@example.test"], b"Subject: from the test of up\r\n\r\nHello\r\n")
-    session = pop3(up)
-    session.user("an@example.test")
-    session.pass_("hutech123")
-    newest = session.stat()[0]
-    assert b"Subject: from the test of up" in session.retr(newest)[1]
-    session.quit()
+    with pop3(up) as session:
+        log_in(session)
+        newest = session.stat()[0]
+        assert b"Subject: from the test of up" in session.retr(newest)[1]
+        session.quit()
 
 
 def test_commands_work_beside_it(up: Up) -> None:
@@ -229,17 +249,7 @@ def test_killed_embedded_servers_are_back_and_the_log_says_so(up: Up) -> None:
     os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
     up.wait_until(lambda: "PostgreSQL was killed by SIGKILL; starting it again" in up.log)
 
-    def can_log_in() -> bool:
-        try:
-            session = pop3(up)
-            session.user("an@example.test")
-            session.pass_("hutech123")
-            session.quit()
-        except (OSError, poplib.error_proto):
-            return False
-        return True
-
-    up.wait_until(can_log_in)
+    up.wait_until(lambda: can_log_in(up))
 
 
 def test_a_killed_guardian_is_replaced_and_everything_goes_on(up: Up) -> None:
@@ -250,18 +260,7 @@ def test_a_killed_guardian_is_replaced_and_everything_goes_on(up: Up) -> None:
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     up.wait_until(lambda: bool(guardians() - before))
-    test_the_demo_mailbox_can_be_read_once_the_database_is_back(up)
-
-
-def test_the_demo_mailbox_can_be_read_once_the_database_is_back(up: Up) -> None:
-    def works() -> bool:
-        try:
-            test_the_demo_mailbox_can_be_read_as_the_first_screen_says(up)
-        except (OSError, poplib.error_proto):
-            return False
-        return True
-
-    up.wait_until(works)
+    up.wait_until(lambda: can_log_in(up))
 
 
 def test_it_ends_with_sigterm_and_exit_code_0(up: Up) -> None:
@@ -272,21 +271,19 @@ def test_it_ends_with_sigterm_and_exit_code_0(up: Up) -> None:
 
 
 def test_ctrl_c_ends_it_a_second_start_is_quick_and_a_kill_leaves_nothing(data: Path) -> None:
-    first = Up(data, free_ports())
-    first.wait_until_started()
-    assert first.stop(signal.SIGINT) == 0
-    assert not processes_of(data)
-    first.log_file.write_text("")
+    ports = free_ports()
+    with running(data, ports) as up:
+        assert up.stop(signal.SIGINT) == 0
+        assert not processes_of(data)
 
     began = time.monotonic()
-    second = Up(data, first.ports)
-    second.wait_until_started()
-    assert time.monotonic() - began < 20  # 10 where nothing else runs
-    assert "curl -u an@example.test" in second.log
+    with running(data, ports) as up:
+        assert time.monotonic() - began < 20  # 10 where nothing else runs
+        assert "curl -u an@example.test" in up.log
 
-    roles = [second.role(name) for name in ("web", "pop3", "lmtp", "worker", "beat")]
-    second.process.kill()
-    second.process.wait()
-    eventually(lambda: not processes_of(data))
-    eventually(lambda: not any(map(is_alive, roles)))
-    eventually(lambda: not any(answers(second, name) for name in second.ports))
+        roles = [up.role(name) for name in ("web", "pop3", "lmtp", "worker", "beat")]
+        up.process.kill()
+        up.process.wait()
+        eventually(lambda: not processes_of(data))
+        eventually(lambda: not any(map(is_alive, roles)))
+        eventually(lambda: not any(answers(up, name) for name in up.ports))
