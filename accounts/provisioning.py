@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts import addresses, passwords
@@ -153,10 +154,11 @@ def add_staff(login: str, *, password: str | None, tenant: Tenant | None) -> Use
     return user
 
 
-def change_staff(user: User, *, is_active: bool, is_staff: bool) -> None:
-    """Let somebody without a mailbox sign in and use the admin, or not. Raises `OwnsMailbox`."""
-    if not User.objects.filter(pk=user.pk, mailbox=None).update(is_active=is_active, is_staff=is_staff):
-        raise OwnsMailbox(f"{user} owns a mailbox, and signs in for as long as it is open")
+def change_login(user: User, *, is_active: bool, is_staff: bool) -> None:
+    """Let somebody sign in, and use the admin, or not. Raises `OwnsMailbox`."""
+    free_to_change = Q(mailbox=None) | Q(is_active=is_active)
+    if not User.objects.filter(free_to_change, pk=user.pk).update(is_active=is_active, is_staff=is_staff):
+        raise OwnsMailbox(f"{user} owns a mailbox, and can sign in for as long as that is open")
     user.refresh_from_db()
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
 
 from accounts import provisioning
 from accounts.models import Domain, Mailbox, Tenant
@@ -41,3 +43,21 @@ def acme(db: None) -> Customer:
 def globex(db: None) -> Customer:
     """The tenant `globex` with an@globex.test."""
     return _customer("globex", "globex.test")
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    """A browser in which an operator has signed in."""
+    client = Client()
+    client.force_login(provisioning.add_staff("operator@localhost", password=None, tenant=None))
+    return client
+
+
+@pytest.fixture
+def boss(acme: Customer) -> Client:
+    """A browser in which boss@acme.test has signed in: staff of `acme` with every permission there is."""
+    user = provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant)
+    user.user_permissions.set(Permission.objects.all())
+    client = Client()
+    client.force_login(user)
+    return client

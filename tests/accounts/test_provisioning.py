@@ -267,7 +267,7 @@ def test_staff_sign_in_by_any_spelling_of_their_address(acme: Customer) -> None:
     assert authenticate(username="BOSS@acme.test", password="secret") == boss
     assert authenticate(username="BOSS@acme.test", password="Secret") is None
     assert authenticate(username="boss", password="secret") is None
-    provisioning.change_staff(boss, is_active=False, is_staff=True)
+    provisioning.change_login(boss, is_active=False, is_staff=True)
     assert authenticate(username="boss@acme.test", password="secret") is None
 
 
@@ -279,8 +279,14 @@ def test_an_operator_belongs_to_no_tenant(db: None) -> None:
 
 
 def test_the_owner_of_a_mailbox_signs_in_for_as_long_as_it_is_open(acme: Customer) -> None:
+    user = acme.mailbox.user
     with pytest.raises(OwnsMailbox):
-        provisioning.change_staff(acme.mailbox.user, is_active=False, is_staff=False)
+        provisioning.change_login(user, is_active=False, is_staff=False)
+    provisioning.change_login(user, is_active=True, is_staff=True)
+    assert user.is_staff
+    provisioning.close_mailbox(acme.mailbox)
+    with pytest.raises(OwnsMailbox):
+        provisioning.change_login(user, is_active=True, is_staff=True)
 
 
 def test_many_mailboxes_are_added_at_once_and_existing_ones_stay(acme: Customer, globex: Customer) -> None:

@@ -1,0 +1,193 @@
+"""Pages of the admin that show what exists for whoever looks, and nothing else; every page is one of these."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Final, cast
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html_join
+from django.utils.http import urlencode
+
+from accounts.models import Tenant
+
+
+class Bounded(Paginator):  # type: ignore[type-arg] # Django's is not generic when it runs
+    """Pages of the first rows. Counting a large table takes longer than showing a page of it."""
+
+    MOST: Final = 10_000
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows there are, up to `MOST`."""
+        return int(cast("QuerySet[Any]", self.object_list).order_by()[: self.MOST].count())
+
+
+class Choice(AutocompleteSelect):
+    """One of many rows. Django's own fails on what cannot be a key."""
+
+    def optgroups(self, name: str, value: Sequence[str], attr: Any = None) -> Any:
+        model = self.field.remote_field.model
+        return super().optgroups(name, [text for text in value if _is_key(text, model)], attr)
+
+
+class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
+    """A page of rows that exist for whoever looks; others do not, in whatever way somebody asks for them.
+
+    Whether a tenant's staff may look at all is Django's permissions' to say. `narrowed_by` names the parameters of
+    the address that a list takes besides those of its filters: a free choice of them would answer questions about
+    passwords.
+    """
+
+    paginator = Bounded
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+    list_max_show_all = 0
+    view_on_site = False
+    narrowed_by: ClassVar[Sequence[str]] = ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return _visible(self.model, request).order_by(*self.get_ordering(request))
+
+    def get_field_queryset(self, db: Any, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
+        return _visible(db_field.related_model, request)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = Choice(db_field, self.admin_site)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """A tenant's staff need not read the tenant's name in each row."""
+        shown = super().get_list_display(request)
+        return shown if is_operator(request) else [column for column in shown if column != "tenant"]
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        assert request
+        names = {"tenant__id__exact", *self.narrowed_by}
+        for item in self.get_list_filter(request):
+            if isinstance(item, str):
+                names |= {f"{item}__exact", f"{item}__isnull"}
+            else:
+                names.add(item.parameter_name)  # type: ignore[union-attr] # all others are `SimpleListFilter`
+        return lookup in names
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip().lower()
+        if "\0" in term:
+            return queryset.none(), False
+        return (queryset.filter(self.matching(term)) if term else queryset), False
+
+    def matching(self, term: str) -> Q:
+        """What a search for `term`, in small letters, finds: one of `search_fields`, each a lookup."""
+        found = Q()
+        for lookup in self.search_fields:
+            found |= Q(**{lookup: term})
+        return found
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            return HttpResponseRedirect(f"{request.path}?e=1")  # as for other parameters that cannot be
+        return super().changelist_view(request, extra_context)
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *more: Any) -> Any:
+        if not all(_is_key(text, self.model) for text in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            self.message_user(request, "Nothing was changed: no such rows.", messages.WARNING)
+            return None
+        return super().response_action(request, queryset, *more)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What a confirmation lists. Django's own would read every row that refers to these."""
+        shown = [str(one) for one in objs]
+        return shown, {self.opts.verbose_name_plural: len(shown)}, set(), []
+
+
+class ReadOnly(Scoped):
+    """A page to look at only."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class OperatorsOnly(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
+    """A page of what belongs to no tenant. To be named first among several bases."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return is_operator(request) and super().has_module_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_operator(request) and super().has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_operator(request) and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_operator(request) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_operator(request) and super().has_delete_permission(request, obj)
+
+
+class TenantFilter(admin.SimpleListFilter):
+    """For operators, of whom some have many tenants: then they search instead."""
+
+    title = "tenant"
+    parameter_name = "tenant__id__exact"
+    _MOST = 100
+
+    def has_output(self) -> bool:
+        return bool(self.value() or self.lookup_choices)
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        if not is_operator(request):
+            return []
+        tenants = [(str(pk), slug) for pk, slug in Tenant.objects.values_list("pk", "slug")[: self._MOST + 1]]
+        return tenants if len(tenants) <= self._MOST else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        return queryset.filter(tenant=int(value)) if value and value.isdecimal() else queryset
+
+
+def _visible(model: Any, request: HttpRequest) -> QuerySet[Any]:
+    objects = model._default_manager
+    if hasattr(objects, "visible_to"):
+        found: QuerySet[Any] = objects.visible_to(request.user)
+        return found
+    return objects.all() if is_operator(request) else objects.none()  # type: ignore[no-any-return]
+
+
+def _is_key(text: str, model: Any) -> bool:
+    key = model._meta.pk
+    try:
+        key.run_validators(key.to_python(text))
+    except ValidationError:
+        return False
+    return True
+
+
+def is_operator(request: HttpRequest) -> bool:
+    """Whether whoever looks belongs to no tenant and sees all of them."""
+    return request.user.is_active and request.user.is_superuser
+
+
+def links(pages: Iterable[tuple[str, str]], **narrowed: Any) -> str:
+    """Links to lists, each a title and the name of a URL, that are narrowed by these parameters."""
+    return format_html_join(
+        " · ", '<a href="{}?{}">{}</a>', ((reverse(name), urlencode(narrowed), title) for title, name in pages)
+    )
