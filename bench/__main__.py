@@ -50,8 +50,8 @@ def main() -> int:
         repetitions=options.repetitions or (1 if options.quick else 3),
         cpu=options.cpu,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.default_int_handler)
     try:
         program = compiled()
         with _workplace(options.directory) as directory:
