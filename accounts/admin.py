@@ -158,6 +158,7 @@ class DomainForm(ProvisioningForm):
     class Meta:
         model = Domain
         fields = ("tenant", "name")
+        help_texts: ClassVar = {"name": "Such as example.test."}
 
     def write(self) -> Domain:
         domain, added = provisioning.add_domain(self.cleaned_data["name"], tenant=self.cleaned_data["tenant"])
@@ -205,7 +206,10 @@ class UserAddForm(ProvisioningForm):
     class Meta:
         model = User
         fields = ("email", "tenant")
-        help_texts: ClassVar = {"tenant": "Whose staff it is. Empty: an operator, who may do everything everywhere."}
+        help_texts: ClassVar = {
+            "email": "An address, which needs no mailbox here.",
+            "tenant": "Whose staff it is. Empty: an operator, who may do everything everywhere.",
+        }
 
     def write(self) -> User:
         return provisioning.add_staff(
@@ -286,6 +290,7 @@ class MailboxAddForm(ProvisioningForm):
     class Meta:
         model = Mailbox
         fields = ("address",)
+        help_texts: ClassVar = {"address": "In a domain that is hosted here."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["initial"] = {"quota_octets": settings.MAILHOST_DEFAULT_QUOTA} | (kwargs.get("initial") or {})
@@ -465,6 +470,7 @@ class AliasForm(ProvisioningForm):
     class Meta:
         model = Alias
         fields = ("address", "mailbox")
+        help_texts: ClassVar = {"address": "In any domain of the mailbox's tenant."}
 
     def write(self) -> Alias:
         address = self.cleaned_data["address"]
