@@ -69,7 +69,7 @@ async def attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
             async with pool.connection() as connection:
                 return await work(connection)
         except psycopg.OperationalError as error:
-            if not _lost(error):
+            if isinstance(error, PoolTimeout) or not _lost(error):
                 raise
             await pool.check()  # drops the other dead ones
             await asyncio.sleep(0.05)
