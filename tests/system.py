@@ -47,12 +47,13 @@ class Pop3(Client):
         return self.octets()
 
     def octets(self) -> bytes:
-        """What follows the first line of a multi-line reply, un-stuffed."""
+        """What follows the first line of a multi-line reply, un-stuffed. Raises `ConnectionError` if it has no end."""
         received = bytearray(b"\r\n" + self._unread)
         end = received.find(b"\r\n.\r\n")
         while end < 0:
             octets = self.socket.recv(1 << 20)
-            assert octets, f"closed within a reply, after {len(received)} octets"
+            if not octets:
+                raise ConnectionAbortedError(f"closed within a reply, after {len(received)} octets")
             searched = max(0, len(received) - 4)
             received += octets
             end = received.find(b"\r\n.\r\n", searched)
@@ -393,17 +394,21 @@ class System:
     @contextmanager
     def without_postgres(self, how: signal.Signals = signal.SIGKILL) -> Iterator[None]:
         """End PostgreSQL, and keep it from being started again meanwhile."""
-        with self._without(self.servers.postgres_pid(), how):
-            yield
-        self.servers.wait_for_postgres()
-        connections["default"].close()
+        try:
+            with self._without(self.servers.postgres_pid(), how):
+                yield
+        finally:
+            self.servers.wait_for_postgres()
+            connections["default"].close()
 
     @contextmanager
     def without_redis(self, how: signal.Signals = signal.SIGKILL) -> Iterator[None]:
         """End Redis, and keep it from being started again meanwhile."""
-        with self._without(self.servers.redis_pid(), how):
-            yield
-        self.servers.wait_for_redis()
+        try:
+            with self._without(self.servers.redis_pid(), how):
+                yield
+        finally:
+            self.servers.wait_for_redis()
 
     def restart_postgres(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End PostgreSQL and wait until it answers again. SIGINT lets it end in order."""
