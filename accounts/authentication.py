@@ -23,9 +23,10 @@ class Busy(Exception):
 class Passwords:
     """Checks passwords for one process. Made after the fork.
 
-    What it remembers is a keyed digest of address and password, with the stored hash that they matched. The hash is
-    compared again with the stored one at every login, in the statement that opens the maildrop: so a changed password
-    takes effect at once.
+    What it remembers is a keyed digest of network, address and password, with the stored hash that they matched. The
+    hash is compared again with the stored one at every login, in the statement that opens the maildrop: so a changed
+    password takes effect at once. It is remembered for one network, because from another the attempt is to be counted
+    first: else a guess would be told apart although it was refused unseen.
     """
 
     def __init__(self) -> None:
@@ -36,12 +37,12 @@ class Passwords:
         # For addresses that do not exist: the check takes as long as any.
         self._nobody = make_password(secrets.token_urlsafe())
 
-    def verified(self, address: str, password: str) -> str | None:
-        """The stored hash that this password matched lately."""
-        found = self._verified.get(self._digest(address, password))
+    def verified(self, address: str, password: str, *, network: str) -> str | None:
+        """The stored hash that this password, coming from there, matched lately."""
+        found = self._verified.get(self._digest(address, password, network))
         return found[0] if found and found[1] > time.monotonic() else None
 
-    async def check(self, address: str, password: str, stored: str | None) -> bool:
+    async def check(self, address: str, password: str, stored: str | None, *, network: str) -> bool:
         """Whether the password matches the stored hash; `None` never matches, and takes as long. Raises `Busy`."""
         if self._waiting >= _QUEUE:
             raise Busy
@@ -54,7 +55,7 @@ class Passwords:
             self._waiting -= 1
         if not matches or stored is None:
             return False
-        self._verified[self._digest(address, password)] = (stored, time.monotonic() + _LIFE)
+        self._verified[self._digest(address, password, network)] = (stored, time.monotonic() + _LIFE)
         if len(self._verified) > _MOST:
             self._verified.popitem(last=False)
         return True
@@ -63,5 +64,6 @@ class Passwords:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _digest(self, address: str, password: str) -> bytes:
-        return hmac.digest(self._secret, f"{address}\0{password}".encode(errors="surrogateescape"), "sha256")
+    def _digest(self, address: str, password: str, network: str) -> bytes:
+        known = f"{network}\0{address}\0{password}".encode(errors="surrogateescape")
+        return hmac.digest(self._secret, known, "sha256")

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final, NamedTuple, Protocol
 
@@ -42,8 +43,8 @@ class Attempt:
 class Counters(Protocol):
     """Where the counts are kept."""
 
-    async def add(self, keys: Sequence[str], windows: Sequence[int]) -> list[int]:
-        """Add one to each and return them; a key that is new expires after its window."""
+    async def add(self, keys: Sequence[str], windows: Sequence[int], *, number: int) -> list[int]:
+        """Add a number to each and return them; a key that is new expires after its window."""
 
     async def take_back(self, keys: Sequence[str]) -> None:
         """Subtract one from each."""
@@ -72,17 +73,17 @@ class Throttle:
     ) -> Attempt:
         """Count an attempt. Raises `TooManyFailures`.
 
-        The same wrong password counts once: a client with an old one does not lock out its neighbours. `known`: the
-        client's network signed in to this mailbox before.
+        The same password counts once: a client with an old one does not lock out its neighbours. It is refused like
+        any other where too many were wrong: else it would be told apart. `known`: the client's network signed in to
+        this mailbox before.
         """
         if not self._enabled:
             return Attempt((), 0.0)
         digest = hmac.digest(self._secret, f"{address}\0{password}".encode(errors="replace"), "sha256")
-        if not await self._first(f"{_PREFIX}same:{digest.hex()[:32]}"):
-            return Attempt((), 0.0)
+        is_new = await self._first(f"{_PREFIX}same:{digest.hex()[:32]}")
         buckets = _buckets(address, client, known=known)
-        counts = await self._add(buckets)
-        keys = tuple(bucket.key for bucket in buckets)
+        counts = await self._add(buckets, number=1 if is_new else 0)
+        keys = tuple(bucket.key for bucket in buckets) if is_new else ()
         if not known and any(count > bucket.limit for count, bucket in zip(counts, buckets, strict=True)):
             raise TooManyFailures
         worst = max(counts, default=0) - FREE_ATTEMPTS
@@ -102,12 +103,12 @@ class Throttle:
         """Close the connections to Redis."""
         await self._shared.close()
 
-    async def _add(self, buckets: Sequence[_Bucket]) -> list[int]:
+    async def _add(self, buckets: Sequence[_Bucket], *, number: int) -> list[int]:
         keys, windows = [bucket.key for bucket in buckets], [bucket.window for bucket in buckets]
-        here = await self._here.add(keys, windows)
+        here = await self._here.add(keys, windows, number=number)
         if time.monotonic() >= self._redis_back_at:
             try:
-                return await self._shared.add(keys, windows)
+                return await self._shared.add(keys, windows, number=number)
             except (RedisError, OSError):
                 self._away()
         return here
@@ -146,6 +147,7 @@ def _key(kind: str, name: str) -> str:
     return f"{_PREFIX}{kind}:{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
+@lru_cache(maxsize=4096)
 def near(client: IPv4Address | IPv6Address | None) -> str:
     """The network that counts as one place: /24 of IPv4, /48 of IPv6, or the host itself without an address."""
     if client is None:
@@ -159,12 +161,12 @@ class RedisCounters:
     def __init__(self, url: str) -> None:
         self._redis = Redis.from_url(url, socket_timeout=0.25, socket_connect_timeout=0.25)
 
-    async def add(self, keys: Sequence[str], windows: Sequence[int]) -> list[int]:
+    async def add(self, keys: Sequence[str], windows: Sequence[int], *, number: int) -> list[int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key, window in zip(keys, windows, strict=True):
-                # SET NX with an expiry, then INCR: works on every Redis, where EXPIRE NX needs 7.
+                # SET NX with an expiry, then INCRBY: works on every Redis, where EXPIRE NX needs 7.
                 pipeline.set(key, 0, ex=window, nx=True)
-                pipeline.incr(key)
+                pipeline.incrby(key, number)
             return [int(count) for count in (await pipeline.execute())[1::2]]
 
     async def take_back(self, keys: Sequence[str]) -> None:
@@ -188,8 +190,8 @@ class LocalCounters:
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, float]] = {}
 
-    async def add(self, keys: Sequence[str], windows: Sequence[int]) -> list[int]:
-        return [self._add(key, window) for key, window in zip(keys, windows, strict=True)]
+    async def add(self, keys: Sequence[str], windows: Sequence[int], *, number: int) -> list[int]:
+        return [self._add(key, window, number) for key, window in zip(keys, windows, strict=True)]
 
     async def take_back(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -198,17 +200,17 @@ class LocalCounters:
                 self._counts[key] = (count - 1, end)
 
     async def first(self, key: str, window: int) -> bool:
-        return self._add(key, window) == 1
+        return self._add(key, window, 1) == 1
 
-    def _add(self, key: str, window: int) -> int:
+    def _add(self, key: str, window: int, number: int) -> int:
         if len(self._counts) >= self._MOST:
             self._counts.clear()
         now = time.monotonic()
         count, end = self._counts.get(key, (0, 0.0))
         if end <= now:
             count, end = 0, now + window
-        self._counts[key] = (count + 1, end)
-        return count + 1
+        self._counts[key] = (count + number, end)
+        return count + number
 
 
 _TICK: Final = 0.5

@@ -15,7 +15,7 @@ import psycopg
 from accounts import addresses, throttle
 from accounts.authentication import Busy, Passwords
 from accounts.throttle import Throttle, TooManyFailures
-from mailstore import database, presence
+from mailstore import presence
 from mailstore.database import Connection, Pool, Unavailable
 from mailstore.models import unique_id
 from mailstore.presence import Presence
@@ -233,7 +233,7 @@ class Maildrops:
         secret: bytes,
         throttled: bool,
     ) -> None:
-        self.pool: Pool = database.pool(size=connections)
+        self.pool = Pool(size=connections)
         self.presence = Presence(kind="pop3", ttl=listener_ttl)
         self._passwords = Passwords()
         self._throttle = Throttle(redis_url=redis_url, secret=secret, enabled=throttled)
@@ -241,7 +241,7 @@ class Maildrops:
 
     async def start(self) -> None:
         """Register the listener and begin to open connections. Waits a little for the database, not for ever."""
-        await self.pool.open()
+        self.pool.open()
         await self.presence.start()
 
     async def stop(self) -> None:
@@ -262,7 +262,7 @@ class Maildrops:
             address = addresses.login(name, default_domain=self._default_domain)
         except addresses.BadAddress:
             address = ""  # no mailbox has it; the refusal takes as long as any other
-        verified = self._passwords.verified(address, password)
+        verified = self._passwords.verified(address, password, network=throttle.near(client))
         if verified is None:
             verified = await self._verify(address, password, client)
         for _ in range(2):
@@ -284,7 +284,7 @@ class Maildrops:
             await throttle.answer_on_tick(delay=0.0)
             raise
         try:
-            matches = await self._passwords.check(address, password, stored)
+            matches = await self._passwords.check(address, password, stored, network=network)
         except Busy:
             raise Unavailable from None
         if not matches:
@@ -361,7 +361,7 @@ class Maildrops:
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         try:
-            return await database.attempt(self.pool, work)
+            return await self.pool.run(work)
         except Unavailable:
             self.presence.end_strays()  # what was lost on the way may have been written all the same
             raise

@@ -86,6 +86,19 @@ async def test_the_same_wrong_password_counts_once(guard: Throttle, address: str
     assert (await guess(guard, address, str(client))).delay == 0
 
 
+async def test_a_password_that_was_tried_before_is_refused_like_any_other(guard: Throttle, address: str) -> None:
+    """Else who is refused unseen could tell the owner's own password by its not being refused."""
+    await guard.succeeded(
+        await guard.admit(address=address, password="the owner's", client=ip_address(elsewhere()), known=False)
+    )
+    client = elsewhere()
+    with pytest.raises(TooManyFailures):
+        for _ in range(16):
+            await guess(guard, address, client)
+    with pytest.raises(TooManyFailures):
+        await guard.admit(address=address, password="the owner's", client=ip_address(client), known=False)
+
+
 async def test_what_succeeds_does_not_count(guard: Throttle, address: str) -> None:
     client = elsewhere()
     for _ in range(50):
