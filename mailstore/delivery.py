@@ -1,9 +1,12 @@
 """Delivering: one transaction stores a message for all its recipients, each by its own decision."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
+import struct
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +16,7 @@ import psycopg
 from psycopg import errors
 
 from accounts import addresses
-from mailstore import database, headers
+from mailstore import headers
 from mailstore.database import Connection, Pool, Unavailable
 from mailstore.spool import Spool
 
@@ -21,6 +24,9 @@ log = logging.getLogger(__name__)
 
 CHUNK_OCTETS: Final = 256 * 1024
 """Contents up to this size lie in the row itself; larger ones in chunks of it."""
+
+Copies = dict[int, str]
+"""By mailbox, the address that the envelope named."""
 
 
 class Outcome(StrEnum):
@@ -33,6 +39,11 @@ class Outcome(StrEnum):
     OVER_QUOTA = "over quota"
     NO_SPACE = "no space"  # the store's disk is full; later there may be room
     FAILED = "failed"  # a fault of ours; nothing is stored, later it may work
+
+
+_REFUSALS: Final = (Outcome.GONE, Outcome.SUSPENDED, Outcome.OVER_QUOTA)
+Outcomes = dict[int, Outcome]
+"""By mailbox."""
 
 
 class Refused(Exception):
@@ -63,28 +74,35 @@ class Recipient:
     mailbox_id: int
 
 
-# The address itself before the one without subaddress, a mailbox before an alias, postmaster's last resort last.
+# The address itself before the one without subaddress, a mailbox before an alias, postmaster's last resort last. What
+# is asked comes as two texts of addresses with blanks between: arrays cost psycopg more than it costs the server to
+# split a text.
 _FIND = """
-SELECT box.id, box.state, box.quota_octets, box.used_octets
-FROM accounts_domain domain
+SELECT domain.id, box.id, box.state, box.quota_octets, box.used_octets
+FROM unnest(
+    string_to_array(%(addresses)s::text, ' '), string_to_array(%(bases)s::text, ' ')
+) WITH ORDINALITY AS asked (address, base, number)
+LEFT JOIN accounts_domain domain ON domain.name = split_part(asked.address, '@', 2)
 LEFT JOIN LATERAL (
     SELECT mailbox.id, mailbox.state, mailbox.quota_octets, mailbox.used_octets
     FROM (
-        SELECT id, array_position(%(addresses)s, address) * 2 AS rank
+        SELECT id, CASE address WHEN asked.address THEN 1 ELSE 3 END AS rank
         FROM accounts_mailbox
-        WHERE address = ANY (%(addresses)s) AND closed_at IS NULL
+        WHERE address IN (asked.address, asked.base) AND closed_at IS NULL
         UNION ALL
-        SELECT mailbox_id, array_position(%(addresses)s, address) * 2 + 1
+        SELECT mailbox_id, CASE address WHEN asked.address THEN 2 ELSE 4 END
         FROM accounts_alias
-        WHERE address = ANY (%(addresses)s)
+        WHERE address IN (asked.address, asked.base)
         UNION ALL
-        SELECT admin_mailbox_id, 9 FROM accounts_tenant WHERE id = domain.tenant_id AND %(postmaster)s
+        SELECT admin_mailbox_id, 5
+        FROM accounts_tenant
+        WHERE id = domain.tenant_id AND starts_with(asked.base, 'postmaster@')
     ) candidate
     JOIN accounts_mailbox mailbox ON mailbox.id = candidate.id AND mailbox.closed_at IS NULL
     ORDER BY candidate.rank
     LIMIT 1
-) box ON true
-WHERE domain.name = %(domain)s
+) box ON domain.id IS NOT NULL
+ORDER BY asked.number
 """
 
 # Only asked when there is no room: a stored copy whose answer got lost may itself have filled the quota.
@@ -94,39 +112,39 @@ SELECT EXISTS (
 )
 """
 
-# In a statement of its own, so that what follows sees everything that those who held the locks before had committed.
-_LOCK = "SELECT FROM accounts_mailbox WHERE id = ANY (%(mailboxes)s) ORDER BY id FOR NO KEY UPDATE"
-
-_INSERT_CONTENT = """
-INSERT INTO mailstore_content (tenant_id, octets, header_octets, has_dot_lines, body)
-SELECT DISTINCT tenant_id, %(octets)s::bigint, %(header_octets)s::bigint, %(has_dot_lines)s::boolean, %(body)b::bytea
-FROM room
-RETURNING id, tenant_id
-"""
-
-_GIVEN_CONTENT = "SELECT id, tenant_id FROM mailstore_content WHERE id = ANY (%(contents)s)"
-
-# The ledger is asked before state and quota: a retry of what was stored is answered as stored, whatever came since.
+# One statement is one transaction and one trip. Whoever has locked a mailbox sees its newest row; but the ledger as it
+# was before. So the row in the ledger is the claim to store a copy: its key refuses a second one, seen or not.
 _STORE = """
-WITH asked AS (
-    SELECT * FROM unnest(%(mailboxes)s::bigint[], %(traces)s::bytea[]) AS asked (mailbox_id, trace)
+WITH locked AS MATERIALIZED (
+    SELECT id, tenant_id, state, closed_at, quota_octets, used_octets, next_uid
+    FROM accounts_mailbox
+    WHERE id = ANY (string_to_array(%(mailboxes)s::text, ' ')::bigint[])
+    ORDER BY id
+    FOR NO KEY UPDATE {wait}
+), copy AS MATERIALIZED (
+    SELECT mailbox_id, trace, octet_length(trace) + %(octets)s::bigint AS octets
+    FROM unnest(
+        string_to_array(%(mailboxes)s::text, ' ')::bigint[], string_to_array(%(addresses)s::text, ' ')
+    ) AS asked (mailbox_id, address),
+    LATERAL (
+        SELECT %(before_address)b::bytea || convert_to(address, 'UTF8') || %(after_address)b::bytea AS trace
+    ) traced
 ), decided AS MATERIALIZED (
-    SELECT mailbox.id, mailbox.tenant_id, mailbox.next_uid, asked.trace,
-        octet_length(asked.trace) + %(octets)s::bigint AS octets,
+    SELECT locked.id, locked.tenant_id, locked.next_uid, copy.trace, copy.octets,
         CASE
-            WHEN EXISTS (
-                SELECT FROM mailstore_deliveryledger ledger
-                WHERE ledger.mailbox_id = mailbox.id AND ledger.digest = %(digest)b
-            ) THEN 'already'
-            WHEN mailbox.closed_at IS NOT NULL THEN 'gone'
-            WHEN mailbox.state = 'suspended' THEN 'suspended'
-            WHEN mailbox.used_octets + octet_length(asked.trace) + %(octets)s::bigint > mailbox.quota_octets
-                THEN 'over quota'
+            WHEN locked.closed_at IS NOT NULL THEN 'gone'
+            WHEN locked.state = 'suspended' THEN 'suspended'
+            WHEN locked.used_octets + copy.octets > locked.quota_octets THEN 'over quota'
             ELSE 'stored'
         END AS outcome
-    FROM asked JOIN accounts_mailbox mailbox ON mailbox.id = asked.mailbox_id
-), room AS (
-    SELECT * FROM decided WHERE outcome = 'stored'
+    FROM locked JOIN copy ON copy.mailbox_id = locked.id
+), claimed AS (
+    INSERT INTO mailstore_deliveryledger (tenant_id, mailbox_id, digest, reverse_path)
+    SELECT tenant_id, id, %(digest)b, %(reverse_path)s FROM decided WHERE outcome = 'stored'
+    ON CONFLICT DO NOTHING
+    RETURNING mailbox_id
+), room AS MATERIALIZED (
+    SELECT decided.* FROM decided JOIN claimed ON claimed.mailbox_id = decided.id
 ), content AS (
     {content}
 ), message AS (
@@ -138,9 +156,6 @@ WITH asked AS (
         coalesce((SELECT epoch FROM mailstore_store), 1), room.trace, room.octets,
         %(reverse_path)s, %(subject)s, %(sender)s, %(message_id)s, %(date)s
     FROM room JOIN content USING (tenant_id)
-), ledger AS (
-    INSERT INTO mailstore_deliveryledger (tenant_id, mailbox_id, digest, reverse_path)
-    SELECT tenant_id, id, %(digest)b, %(reverse_path)s FROM room
 ), charged AS (
     UPDATE accounts_mailbox mailbox
     SET used_octets = mailbox.used_octets + room.octets,
@@ -149,23 +164,62 @@ WITH asked AS (
     FROM room
     WHERE mailbox.id = room.id
 )
-SELECT id, tenant_id, outcome FROM decided
+SELECT decided.id, decided.tenant_id,
+    CASE WHEN outcome = 'stored' AND claimed.mailbox_id IS NULL THEN 'already' ELSE outcome END
+FROM decided LEFT JOIN claimed ON claimed.mailbox_id = decided.id
 """
-_STORE_SMALL = _STORE.format(content=_INSERT_CONTENT)
-_STORE_LARGE = _STORE.format(content=_GIVEN_CONTENT)
 
+_CONTENT = """
+    INSERT INTO mailstore_content (tenant_id, octets, header_octets, has_dot_lines, body)
+    SELECT DISTINCT tenant_id, %(octets)s::bigint, %(header_octets)s::bigint, %(has_dot_lines)s::boolean,
+        %(body)b::bytea
+    FROM room
+    RETURNING id, tenant_id
+"""
+_GIVEN_CONTENT = """
+    SELECT id, tenant_id FROM mailstore_content
+    WHERE id = ANY (string_to_array(%(contents)s::text, ' ')::bigint[])
+"""
+_STORE_SMALL: Final = tuple(
+    _STORE.format(content=_CONTENT, wait=wait) for wait in ("SKIP LOCKED", "")
+)  # by whether to wait
+_STORE_LARGE: Final = tuple(_STORE.format(content=_GIVEN_CONTENT, wait=wait) for wait in ("SKIP LOCKED", ""))
+
+# In a statement of its own, which sees what whoever held the mailbox before has committed: a retry of what is stored is
+# answered as stored, whatever came since. The stored copy may itself have filled the quota.
+_CLAIMED = """
+SELECT mailbox_id FROM mailstore_deliveryledger
+WHERE mailbox_id = ANY (%(refused)s) AND digest = %(digest)b
+"""
+
+# A content for each tenant, but for those that have one from an earlier transaction of this delivery.
 _BEGIN_LARGE = """
-INSERT INTO mailstore_content (tenant_id, octets, header_octets, has_dot_lines)
-SELECT DISTINCT tenant_id, %(octets)s::bigint, %(header_octets)s::bigint, %(has_dot_lines)s::boolean
-FROM accounts_mailbox WHERE id = ANY (%(mailboxes)s)
-RETURNING id, tenant_id
+WITH wanted AS (
+    SELECT DISTINCT tenant_id FROM accounts_mailbox
+    WHERE id = ANY (string_to_array(%(mailboxes)s::text, ' ')::bigint[])
+), kept AS (
+    SELECT id, tenant_id FROM mailstore_content
+    WHERE id = ANY (%(stored)s) AND tenant_id IN (SELECT tenant_id FROM wanted)
+    FOR KEY SHARE
+), made AS (
+    INSERT INTO mailstore_content (tenant_id, octets, header_octets, has_dot_lines)
+    SELECT tenant_id, %(octets)s::bigint, %(header_octets)s::bigint, %(has_dot_lines)s::boolean
+    FROM wanted WHERE tenant_id NOT IN (SELECT tenant_id FROM kept)
+    RETURNING id, tenant_id
+)
+SELECT id, tenant_id, false FROM kept UNION ALL SELECT id, tenant_id, true FROM made
 """
-_CHUNK = """
-INSERT INTO mailstore_contentchunk (tenant_id, content_id, number, octets)
-SELECT tenant_id, id, %(number)s, %(chunk)b FROM mailstore_content WHERE id = ANY (%(contents)s)
-"""
+_COPY_CHUNKS = "COPY mailstore_contentchunk (tenant_id, content_id, number, octets) FROM STDIN (FORMAT binary)"
 _DROP_CHUNKS = "DELETE FROM mailstore_contentchunk WHERE content_id = ANY (%(contents)s)"
 _DROP_CONTENTS = "DELETE FROM mailstore_content WHERE id = ANY (%(contents)s)"
+
+# The binary form of COPY: for each row the number of its columns, and each with its length before it.
+_COPY_BEGIN: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_ROW: Final = struct.Struct("!hiqiqiii")
+_COPY_END: Final = b"\xff\xff"
+
+_PATIENCE: Final = 30.0
+"""Seconds after which no more locked mailboxes are waited for, of which each takes up to three."""
 
 
 class Deliveries:
@@ -176,13 +230,16 @@ class Deliveries:
     """
 
     def __init__(self, *, connections: int, subaddress: str, default_domain: str) -> None:
-        self._pool: Pool = database.pool(size=connections)
+        self._pool = Pool(size=connections)
+        # Neither large messages nor those who wait for a locked mailbox ever take all connections.
+        self._large = asyncio.Semaphore(max(1, connections // 2))
+        self._waiting = asyncio.Semaphore(max(1, connections // 4))
         self._subaddress = subaddress
         self._default_domain = default_domain
 
     async def start(self) -> None:
         """Begin to open the connections; does not wait for the database."""
-        await self._pool.open()
+        self._pool.open()
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -193,38 +250,70 @@ class Deliveries:
 
         Raises `UnknownDomain`, `UnknownMailbox`, `Suspended`, `OverQuota`, `Unavailable`.
         """
+        [found] = await self.find_all([address], reverse_path=reverse_path, octets=octets)
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+    async def find_all(
+        self, asked: Sequence[str], *, reverse_path: str, octets: int | None
+    ) -> list[Recipient | Refused]:
+        """For each of these addresses what `find` returns or, but for `Unavailable`, raises."""
+        names = [self._names(address) for address in asked]
+        known = [name for name in names if name]
+        rows = await self._rows(
+            _FIND,
+            {
+                "addresses": " ".join(address for address, _ in known),
+                "bases": " ".join(base for _, base in known),
+            },
+        )
+        answers = iter(rows)
+        return [
+            await self._judge(name[0], next(answers), reverse_path, octets) if name else UnknownDomain()
+            for name in names
+        ]
+
+    def _names(self, address: str) -> tuple[str, str] | None:
+        """The normal form of an address, and of the same without subaddress; None if its domain can be none."""
         if address.lower() == "postmaster":
             address = f"postmaster@{self._default_domain}"
         local, _, host = address.rpartition("@")
         try:
             domain = addresses.domain(host)
         except addresses.BadAddress:
-            raise UnknownDomain from None
+            return None
         try:
             local = addresses.local_part(local)
         except addresses.BadAddress:
             local = ""  # no mailbox has this name; whether the domain is known is still to be told
-        base = addresses.base(local, separator=self._subaddress)
-        row = await self._one(
-            _FIND,
-            {
-                "addresses": [f"{local}@{domain}", f"{base}@{domain}"],
-                "domain": domain,
-                "postmaster": base == "postmaster",
-            },
-        )
-        if row is None:
-            raise UnknownDomain
-        mailbox, state, quota, used = row
+        return f"{local}@{domain}", f"{addresses.base(local, separator=self._subaddress)}@{domain}"
+
+    async def _judge(
+        self, address: str, row: tuple[Any, ...], reverse_path: str, octets: int | None
+    ) -> Recipient | Refused:
+        domain, mailbox, state, quota, used = row
+        if domain is None:
+            return UnknownDomain()
         if mailbox is None:
-            raise UnknownMailbox
+            return UnknownMailbox()
         if state == "suspended":
-            raise Suspended
+            return Suspended()
         if quota is not None and used + (octets or 1) > quota:
-            recent = await self._one(_RECENT, {"mailbox": mailbox, "reverse_path": reverse_path})
-            if not recent or not recent[0]:
-                raise OverQuota
-        return Recipient(f"{local}@{domain}", mailbox)
+            [(recent,)] = await self._rows(_RECENT, {"mailbox": mailbox, "reverse_path": reverse_path})
+            if not recent:
+                return OverQuota()
+        return Recipient(address, mailbox)
+
+    async def _rows(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        async def work(connection: Connection) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(statement, parameters)).fetchall()
+
+        try:
+            return await self._pool.run(work)
+        except psycopg.Error as error:
+            log.error("recipients could not be looked up: %s", _described(error))  # noqa: TRY400 (its text is another's)
+            raise Unavailable from None
 
     async def deliver(
         self, spool: Spool, *, reverse_path: str, recipients: Sequence[Recipient], received: bytes
@@ -237,46 +326,50 @@ class Deliveries:
         """
         copies = {recipient.mailbox_id: recipient.address for recipient in reversed(recipients)}
         message = _Message(spool, reverse_path, received)
-        outcomes = await self._store(message, copies)
-        return [outcomes.get(recipient.mailbox_id, Outcome.GONE) for recipient in recipients]
+        async with self._large if message.large else contextlib.nullcontext():
+            outcomes = await self._store(message, copies)
+        return [outcomes[recipient.mailbox_id] for recipient in recipients]
 
-    async def _store(self, message: "_Message", copies: dict[int, str]) -> dict[int, Outcome]:
-        """All copies in one transaction; if another's lock or fault is in the way, each in its own."""
-        store = message.store_small if message.spool.inline is not None else message.store_large
+    async def _store(self, message: "_Message", copies: Copies) -> Outcomes:
+        """All copies in one transaction; then, each in its own, those that another's lock or fault kept out of it.
+
+        So nobody waits for a mailbox while holding another: no two wait for each other, and one that is stuck delays
+        no other's mail.
+        """
+        outcomes = await self._attempt(message, copies, wait=False)
+        left = {mailbox: address for mailbox, address in copies.items() if mailbox not in outcomes}
+        if left:
+            async with self._waiting:
+                deadline = time.monotonic() + _PATIENCE
+                for mailbox, address in left.items():
+                    if time.monotonic() > deadline:
+                        outcomes[mailbox] = Outcome.FAILED
+                    else:
+                        outcomes |= await self._attempt(message, {mailbox: address}, wait=True)
+        return {mailbox: outcomes.get(mailbox, Outcome.GONE) for mailbox in copies}
+
+    async def _attempt(self, message: "_Message", copies: Copies, *, wait: bool) -> Outcomes:
+        """One transaction: what became of the copies that it could decide on."""
         try:
-            return await database.attempt(self._pool, lambda connection: store(connection, copies))
+            return await self._pool.run(lambda connection: message.store(connection, copies, wait=wait))
         except Unavailable:
             log.warning("delivery deferred: the database does not answer")
             return dict.fromkeys(copies, Outcome.FAILED)
         except (errors.DiskFull, errors.OutOfMemory) as error:
-            log.warning("delivery deferred, the store is full: %s", error.sqlstate)
+            log.warning("delivery deferred, the store is full: %s", _described(error))
             return dict.fromkeys(copies, Outcome.NO_SPACE)
-        except psycopg.Error as error:
-            if len(copies) == 1:
-                expected = isinstance(error, errors.LockNotAvailable | errors.QueryCanceled)
-                log.warning("delivery to mailbox %s deferred: %s", *copies, error, exc_info=not expected)
-                return dict.fromkeys(copies, Outcome.FAILED)
-        alone = [self._store(message, {mailbox: address}) for mailbox, address in copies.items()]
-        return {mailbox: outcome for part in await asyncio.gather(*alone) for mailbox, outcome in part.items()}
-
-    async def _one(self, statement: str, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
-        async def work(connection: Connection) -> tuple[Any, ...] | None:
-            return await (await connection.execute(statement, parameters)).fetchone()
-
-        try:
-            return await database.attempt(self._pool, work)
-        except psycopg.Error:
-            log.exception("a recipient could not be looked up")
-            raise Unavailable from None
+        except (psycopg.Error, OSError) as error:
+            log.warning("delivery to mailboxes %s deferred: %s", list(copies), _described(error))
+            return {} if len(copies) > 1 else dict.fromkeys(copies, Outcome.FAILED)
 
 
 class _Message:
     """A message on its way into the store: what its statements need."""
 
     def __init__(self, spool: Spool, reverse_path: str, received: bytes) -> None:
-        self.spool = spool
-        self._return_path = f"Return-Path: <{reverse_path}>\r\n".encode()
-        self._received = received
+        self.large = spool.octets > CHUNK_OCTETS
+        self._spool = spool
+        self._contents: set[int] = set()  # committed, of a large message
         # Only a message that an MTA queued comes twice because an answer got lost: it begins with that MTA's trace.
         # Equal octets without one are two messages, and the salt makes them so; it still serves our own retry.
         salt = b"" if spool.begins_with_received else os.urandom(16)
@@ -285,8 +378,9 @@ class _Message:
             "octets": spool.octets,
             "header_octets": spool.header_octets,
             "has_dot_lines": spool.has_dot_lines,
-            "body": spool.inline,
             "digest": hashlib.sha256(reverse_path.encode() + b"\0" + spool.digest + salt).digest(),
+            "before_address": f"Return-Path: <{reverse_path}>\r\nDelivered-To: ".encode(),
+            "after_address": b"\r\n" + received,
             "reverse_path": reverse_path,
             "subject": look.subject,
             "sender": look.sender,
@@ -294,37 +388,61 @@ class _Message:
             "date": look.date,
         }
 
-    def _for(self, copies: dict[int, str]) -> dict[str, Any]:
-        traces = [
-            self._return_path + f"Delivered-To: {address}\r\n".encode() + self._received for address in copies.values()
-        ]
-        return {**self._parameters, "mailboxes": list(copies), "traces": traces}
+    async def store(self, connection: Connection, copies: Copies, *, wait: bool) -> Outcomes:
+        """Store these copies in one transaction. Without `wait`, mailboxes that others hold are left out."""
+        parameters = {
+            **self._parameters,
+            "mailboxes": " ".join(map(str, copies)),
+            "addresses": " ".join(copies.values()),
+        }
+        store = self._store_large if self.large else self._store_small
+        outcomes = await store(connection, parameters, wait=wait)
+        if refused := [mailbox for mailbox, outcome in outcomes.items() if outcome in _REFUSALS]:
+            rows = await connection.execute(_CLAIMED, {"refused": refused, "digest": parameters["digest"]})
+            outcomes.update((mailbox, Outcome.ALREADY) for (mailbox,) in await rows.fetchall())
+        return outcomes
 
-    async def store_small(self, connection: Connection, copies: dict[int, str]) -> dict[int, Outcome]:
-        """One round trip: the statements of a pipeline are one transaction, committed at its end."""
-        parameters = self._for(copies)
-        async with connection.pipeline():
-            await connection.execute(_LOCK, parameters)
-            cursor = await connection.execute(_STORE_SMALL, parameters)
-        return {mailbox: Outcome(outcome) for mailbox, _, outcome in await cursor.fetchall()}
+    async def _store_small(self, connection: Connection, parameters: dict[str, Any], *, wait: bool) -> Outcomes:
+        parameters["body"] = b"".join(self._spool.chunks(CHUNK_OCTETS))
+        rows = await connection.execute(_STORE_SMALL[wait], parameters)
+        return {mailbox: Outcome(outcome) for mailbox, _, outcome in await rows.fetchall()}
 
-    async def store_large(self, connection: Connection, copies: dict[int, str]) -> dict[int, Outcome]:
+    async def _store_large(self, connection: Connection, parameters: dict[str, Any], *, wait: bool) -> Outcomes:
         """The content first, a chunk at a time; the mailboxes are locked only for the last step."""
-        parameters = self._for(copies)
         async with connection.transaction():
-            cursor = await connection.execute(_BEGIN_LARGE, parameters)
-            contents: dict[int, int] = {tenant: content for content, tenant in await cursor.fetchall()}
-            parameters["contents"] = list(contents.values())
-            for number, chunk in enumerate(self.spool.chunks(CHUNK_OCTETS)):
-                await connection.execute(_CHUNK, {"number": number, "chunk": chunk, "contents": parameters["contents"]})
-            await connection.execute(_LOCK, parameters)
-            rows = await (await connection.execute(_STORE_LARGE, parameters)).fetchall()
-            stored = {tenant for _, tenant, outcome in rows if outcome == Outcome.STORED}
-            unused = [content for tenant, content in contents.items() if tenant not in stored]
-            if unused:
-                await connection.execute(_DROP_CHUNKS, {"contents": unused})
-                await connection.execute(_DROP_CONTENTS, {"contents": unused})
-        return {mailbox: Outcome(outcome) for mailbox, _, outcome in rows}
+            rows = await connection.execute(_BEGIN_LARGE, parameters | {"stored": list(self._contents)})
+            contents = await rows.fetchall()
+            made = {tenant: content for content, tenant, is_new in contents if is_new}
+            await self._copy(connection, made)
+            parameters["contents"] = " ".join(str(content) for content, *_ in contents)
+            rows = await connection.execute(_STORE_LARGE[wait], parameters)
+            decided = await rows.fetchall()
+            for _, tenant, outcome in decided:
+                if outcome == Outcome.STORED:
+                    made.pop(tenant, None)
+            if made:
+                unused = {"contents": list(made.values())}
+                await connection.execute(_DROP_CHUNKS, unused)
+                await connection.execute(_DROP_CONTENTS, unused)
+        self._contents.update(content for content, tenant, _ in contents if tenant not in made)
+        return {mailbox: Outcome(outcome) for mailbox, _, outcome in decided}
+
+    async def _copy(self, connection: Connection, contents: dict[int, int]) -> None:
+        """Write the chunks of new contents, by tenant: half the work of an INSERT for each."""
+        if not contents:
+            return
+        async with connection.cursor().copy(_COPY_CHUNKS) as copy:
+            await copy.write(_COPY_BEGIN)
+            for number, chunk in enumerate(self._spool.chunks(CHUNK_OCTETS)):
+                for tenant, content in contents.items():
+                    await copy.write(_COPY_ROW.pack(4, 8, tenant, 8, content, 4, number, len(chunk)) + chunk)
+            await copy.write(_COPY_END)
+
+
+def _described(error: Exception) -> str:
+    """What is logged of a fault: one short line, whatever its text holds."""
+    first, _, _ = str(error).partition("\n")
+    return f"{type(error).__name__} ({getattr(error, 'sqlstate', None)}): {first[:200]!r}"
 
 
 def deliver_now(
@@ -349,12 +467,7 @@ def deliver_now(
                 while octets := stream.read(CHUNK_OCTETS):
                     spool.write(octets)
                 spool.finish()
-                found: list[Recipient | Refused] = []
-                for address in to:
-                    try:
-                        found.append(await deliveries.find(address, reverse_path=reverse_path, octets=spool.octets))
-                    except Refused as refusal:
-                        found.append(refusal)
+                found = await deliveries.find_all(list(to), reverse_path=reverse_path, octets=spool.octets)
                 recipients = [one for one in found if isinstance(one, Recipient)]
                 outcomes = iter(
                     await deliveries.deliver(spool, reverse_path=reverse_path, recipients=recipients, received=b"")

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from types import TracebackType
@@ -28,6 +29,14 @@ class SpoolFull(Exception):
     """There is no room for the message where spools lie."""
 
 
+class Room:
+    """What all spools of a process may hold together, in octets."""
+
+    def __init__(self, *, memory: int, files: int) -> None:
+        self.memory = memory  # that is left; who finds none uses a file
+        self.files = files  # that is left; who finds none is full
+
+
 class Spool:
     """A message as it will be stored: each line ends in CRLF. What is measured holds once `finish` was called.
 
@@ -38,7 +47,7 @@ class Spool:
 
     A bare LF becomes CRLF; a bare CR and NUL stay as they are. Up to `memory` octets are held in memory; a
     larger message goes to an unnamed file in `directory` (default: the system's), which ends with the process
-    at the latest. After `TooLarge`, `SpoolFull` or an `OSError` nothing of the message is kept.
+    at the latest; both come out of the `room` that it shares with others. After `TooLarge`, `SpoolFull` or an `OSError` nothing of the message is kept.
     """
 
     octets: int
@@ -56,12 +65,22 @@ class Spool:
     inline: bytes | None
     """The message, if it is held in memory."""
 
-    def __init__(self, *, limit: int | None = None, memory: int = MEMORY_OCTETS, directory: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int | None = None,
+        memory: int = MEMORY_OCTETS,
+        directory: str | None = None,
+        room: Room | None = None,
+    ) -> None:
         self._limit = limit
         self._memory_limit = memory
         self._directory = directory
+        self._room = room or Room(memory=sys.maxsize, files=sys.maxsize)
         self._memory = bytearray()
+        self._in_memory = 0  # octets taken from the room
         self._file: IO[bytes] | None = None
+        self._in_file = 0
         self._failure: Exception | None = None
         self._hash = hashlib.sha256()
         self._held = b""
@@ -126,8 +145,12 @@ class Spool:
         """Let go of the memory and the file."""
         self._memory.clear()
         self.inline = None
+        self._room.memory += self._in_memory
+        self._in_memory = 0
         if self._file is not None:
             self._file.close()
+        self._room.files += self._in_file
+        self._in_file = 0
 
     def _add(self, octets: bytes) -> None:
         self._measure(octets)
@@ -160,16 +183,24 @@ class Spool:
 
     def _keep(self, octets: bytes) -> None:
         if self._file is None:
-            if self.octets <= self._memory_limit:
+            if self.octets <= self._memory_limit and len(octets) <= self._room.memory:
+                self._room.memory -= len(octets)
+                self._in_memory += len(octets)
                 self._memory += octets
                 return
             # Unbuffered, so nothing is left to be written, or to fail, when it is closed.
             self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 (close closes it)
             self._append(self._file, self._memory)
             self._memory.clear()
+            self._room.memory += self._in_memory
+            self._in_memory = 0
         self._append(self._file, octets)
 
     def _append(self, file: IO[bytes], octets: bytes | bytearray) -> None:
+        if len(octets) > self._room.files:
+            raise OSError(errno.ENOSPC, "the room for spooled messages is full")
+        self._room.files -= len(octets)
+        self._in_file += len(octets)
         # A disk that is nearly full takes a part, and refuses the next.
         with memoryview(octets) as rest:
             written = 0

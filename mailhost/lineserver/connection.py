@@ -31,6 +31,8 @@ _JOINED = 64 * 1024
 """Replies of pipelined lines are joined up to this many octets, then written."""
 _TURN = 1024 * 1024
 """So many octets are sent within one step before others have a turn."""
+_AHEAD = 64 * 1024
+"""So much of what is not executed yet is shown to the dialogue."""
 _OVERLONG = 16
 """A line this many times over its limit ends the connection."""
 _SHUTDOWN_SECONDS = 5
@@ -179,6 +181,11 @@ class Connection(asyncio.Protocol):
             self._release()
 
     # What the dialogue calls
+
+    @property
+    def ahead(self) -> bytes:
+        """See `Wire.ahead`."""
+        return self._input[self._at : self._at + _AHEAD]
 
     async def send(self, octets: bytes) -> None:
         """See `Wire.send`."""

@@ -54,6 +54,13 @@ class Wire(Protocol):
     def peer(self) -> Peer:
         """Replaced, not changed, when the connection becomes secure."""
 
+    @property
+    def ahead(self) -> bytes:
+        """What has come behind the line being answered, up to 64 KiB: only to look at, it is executed in its turn.
+
+        Tells what a client that pipelines will ask next, so that it can be found out in one go.
+        """
+
     async def send(self, octets: bytes) -> None:
         """Write part of a reply, then wait while the client has too much unread.
 

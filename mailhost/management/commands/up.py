@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from accounts.models import User
-from mailhost import demo, tls
+from mailhost import demo
 from mailhost.embedded.locks import Lock, take
 from mailhost.lineserver import Endpoint
 from mailhost.logstream import LogStream, Tail
@@ -41,9 +41,6 @@ class Command(BaseCommand):
             with _reserved(addresses):
                 call_command("migrate", verbosity=0, interactive=False)
                 trial = _demo() if all(map(_is_local, addresses.values())) else None
-                if not settings.MAILHOST_TLS_GIVEN:
-                    cert, key = settings.MAILHOST_TLS_CERT, settings.MAILHOST_TLS_KEY
-                    tls.ensure_pair(cert, key, hostname=settings.MAILHOST_HOSTNAME)
                 settings.STATIC_ROOT.mkdir(exist_ok=True)  # empty: files are found in the packages
                 connections.close_all()
                 connections["default"].close_pool()  # type: ignore[attr-defined] # its threads would look for a database that we do not need

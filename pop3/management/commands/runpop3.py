@@ -6,7 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from mailhost.lineserver import Config, ListenError, TLSFiles, serve
+from mailhost import tls
+from mailhost.lineserver import Config, ListenError, TLSError, TLSFiles, serve
 from mailstore.maildrop import Maildrops
 from pop3.backend import Server, Terms
 from pop3.session import Config as SessionConfig
@@ -17,6 +18,10 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def handle(self, **options: Any) -> None:
+        if not settings.MAILHOST_TLS_GIVEN:
+            tls.ensure_pair(
+                settings.MAILHOST_TLS_CERT, settings.MAILHOST_TLS_KEY, hostname=settings.MAILHOST_HOSTNAME
+            )
         config = Config(
             endpoints=(settings.MAILHOST_POP3, settings.MAILHOST_POP3S),
             workers=settings.MAILHOST_WORKERS,
@@ -45,6 +50,6 @@ class Command(BaseCommand):
 
         try:
             code = serve(config, application, name="pop3")
-        except ListenError as error:
+        except (ListenError, TLSError) as error:
             raise CommandError(str(error)) from None
         raise SystemExit(code)
