@@ -1,6 +1,7 @@
 """LMTP sessions on the line server: what a session needs, done with the message store."""
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -28,12 +29,21 @@ from mailstore import delivery
 from mailstore.database import Unavailable
 from mailstore.delivery import Deliveries, Outcome, Recipient
 from mailstore.presence import Presence
-from mailstore.spool import Spool, SpoolFull, TooLarge
+from mailstore.spool import Room, Spool, SpoolFull, TooLarge
 
 log = logging.getLogger(__name__)
 
+SPOOLED_MEMORY: Final = 64 * 1024 * 1024
+"""Octets of small messages that a worker holds in memory; more of them go to files."""
+SPOOLED_FILES: Final = 32
+"""So many messages of the largest size a worker holds in files; more of them are asked to come again."""
+PREFETCH: Final = 100
+"""Recipients that are looked up at once."""
 DRIP_OCTETS: Final = 1024
 """Octets a second below which a client only keeps a message from ending."""
+
+# As MTAs write it; whatever else there is waits for its turn.
+_RCPT = re.compile(rb"RCPT TO:<([!-;=?-~]+)>[^\r\n]*\r\n", re.IGNORECASE)
 
 _FAREWELLS: Final = {
     End.DRAIN: replies.SHUTTING_DOWN,
@@ -63,27 +73,25 @@ class Server(Application):
     """One worker process of the LMTP listener."""
 
     def __init__(self, terms: Terms, deliveries: Deliveries, presence: Presence) -> None:
-        self._terms = terms
-        self._deliveries = deliveries
+        self.terms = terms
+        self.deliveries = deliveries
+        self.room = Room(memory=SPOOLED_MEMORY, files=SPOOLED_FILES * terms.session.message_limit)
+        self.told = _told(terms)
         self._presence = presence
-        self._told = _told(terms)
 
     async def start(self) -> None:
-        await self._deliveries.start()
+        await self.deliveries.start()
         await self._presence.start()
 
     async def stop(self) -> None:
         await self._presence.stop()
-        await self._deliveries.stop()
+        await self.deliveries.stop()
 
     def dialogue(self, wire: Wire) -> Dialogue:
-        return Conversation(self._terms, self._told, self._deliveries, wire)
+        return Conversation(self, wire)
 
 
-_Told = Mapping[Outcome | type[Exception], replies.Reply]
-
-
-def _told(terms: Terms) -> _Told:
+def _told(terms: Terms) -> Mapping[Outcome | type[Exception], replies.Reply]:
     """What a client is told of each recipient."""
     return {
         Outcome.STORED: replies.DELIVERED,
@@ -97,7 +105,6 @@ def _told(terms: Terms) -> _Told:
         delivery.UnknownMailbox: replies.UNKNOWN_MAILBOX,
         delivery.Suspended: terms.suspended,
         delivery.OverQuota: terms.over_quota,
-        Unavailable: replies.TEMPORARY,
         TooLarge: replies.TOO_LARGE,
         SpoolFull: replies.NO_SPACE,
     }
@@ -108,32 +115,30 @@ class Conversation(Dialogue):
 
     __slots__ = (
         "_began",
-        "_deliveries",
         "_failure",
+        "_found",
         "_reading",
+        "_server",
         "_session",
         "_spool",
         "_taken",
-        "_terms",
-        "_told",
         "_wire",
         "established",
         "idle_limit",
         "line_limit",
     )
 
-    def __init__(self, terms: Terms, told: _Told, deliveries: Deliveries, wire: Wire) -> None:
-        self._terms = terms
-        self._told = told
-        self._deliveries = deliveries
+    def __init__(self, server: Server, wire: Wire) -> None:
+        self._server = server
         self._wire = wire
-        self._session = Session(terms.session)
+        self._session = Session(server.terms.session)
+        self._found: dict[str, Recipient | delivery.Refused] = {}  # what is known of this transaction's recipients
         self._reading: ReadData | None = None
         self._began = 0.0  # reading, by the monotonic clock
         self._taken = 0  # octets since then
         self._spool: Spool | None = None
         self._failure: replies.Reply | None = None  # why the octets being read are not kept
-        self.idle_limit = terms.idle_seconds
+        self.idle_limit = server.terms.idle_seconds
         self.line_limit = self._session.line_limit
         self.established = True  # who can reach this listener is an MTA, and keeps its connections
 
@@ -157,7 +162,7 @@ class Conversation(Dialogue):
             return consumed, self._do(self._session.resume(Refused(self._failure) if self._failure else Received()))
         self._taken += consumed
         waited = time.monotonic() - self._began
-        if waited > self._terms.patience_seconds and self._taken < waited * DRIP_OCTETS:
+        if waited > self._server.terms.patience_seconds and self._taken < waited * DRIP_OCTETS:
             return consumed, Reply(replies.IDLE.octets, Then.CLOSE)
         return consumed, None
 
@@ -171,8 +176,9 @@ class Conversation(Dialogue):
         match answer:
             case bytes():
                 return self._reply(answer)
-            case Verify():
-                return self._verify(answer)
+            case Verify(address):
+                found = self._found.get(address)
+                return self._answer_recipient(found) if found else self._verify(answer)
             case ReadData(reply):
                 self._reading = answer
                 self._failure = None
@@ -183,25 +189,34 @@ class Conversation(Dialogue):
                 return self._store(answer)
 
     def _reply(self, octets: bytes) -> Reply:
-        if self._spool and not self._session.in_transaction:
+        if not self._session.in_transaction:
             self._drop()
         return Reply(octets, Then.CLOSE if self._session.over else Then.GO_ON)
 
     async def _verify(self, need: Verify) -> Reply:
-        outcome: Accepted | Refused
+        """Look the recipient up, and with it those that the client has already named behind it."""
+        asked = [need.address]
+        ahead, at = self._wire.ahead, 0
+        while len(asked) < PREFETCH and (rcpt := _RCPT.match(ahead, at)):
+            asked.append(rcpt[1].decode())
+            at = rcpt.end()
         try:
-            recipient = await self._deliveries.find(need.address, reverse_path=need.reverse_path, octets=need.size)
-        except (delivery.Refused, Unavailable) as refusal:
-            outcome = Refused(self._told[type(refusal)])
-        else:
-            outcome = Accepted(recipient)
-        return self._finish(outcome)
+            found = await self._server.deliveries.find_all(asked, reverse_path=need.reverse_path, octets=need.size)
+        except Unavailable:
+            return self._finish(Refused(replies.TEMPORARY))
+        self._found.update(zip(asked, found, strict=True))
+        return self._answer_recipient(found[0])
+
+    def _answer_recipient(self, found: Recipient | delivery.Refused) -> Reply:
+        if isinstance(found, Recipient):
+            return self._finish(Accepted(found))
+        return self._finish(Refused(self._server.told[type(found)]))
 
     def _keep(self, octets: bytes) -> None:
         try:
             self._opened().write(octets)
         except (TooLarge, SpoolFull) as failure:
-            self._failure = self._told[type(failure)]
+            self._failure = self._server.told[type(failure)]
         except OSError:
             log.exception("a message could not be spooled")
             self._failure = replies.TEMPORARY
@@ -214,17 +229,17 @@ class Conversation(Dialogue):
         try:
             spool.finish()
         except (TooLarge, SpoolFull) as failure:
-            return (self._told[type(failure)],) * len(need.recipients)
+            return (self._server.told[type(failure)],) * len(need.recipients)
         except OSError:
             log.exception("a message could not be spooled")
             return (replies.TEMPORARY,) * len(need.recipients)
-        outcomes = await self._deliveries.deliver(
+        outcomes = await self._server.deliveries.deliver(
             spool,
             reverse_path=need.reverse_path,
             recipients=cast(tuple[Recipient, ...], need.recipients),
-            received=received(need, peer=self._wire.peer, host=self._terms.session.host),
+            received=received(need, peer=self._wire.peer, host=self._server.terms.session.host),
         )
-        return tuple(self._told[outcome] for outcome in outcomes)
+        return tuple(self._server.told[outcome] for outcome in outcomes)
 
     def _finish(self, outcome: Accepted | Refused | Stored) -> Reply:
         octets = self._session.resume(outcome)
@@ -233,10 +248,16 @@ class Conversation(Dialogue):
 
     def _opened(self) -> Spool:
         if self._spool is None:
-            self._spool = Spool(limit=self._terms.session.message_limit, directory=self._terms.spool_directory)
+            terms = self._server.terms
+            self._spool = Spool(
+                limit=terms.session.message_limit, directory=terms.spool_directory, room=self._server.room
+            )
         return self._spool
 
     def _drop(self) -> None:
+        """Forget what belonged to the transaction."""
+        if self._found:
+            self._found = {}
         if self._spool:
             self._spool.close()
             self._spool = None

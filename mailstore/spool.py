@@ -47,7 +47,8 @@ class Spool:
 
     A bare LF becomes CRLF; a bare CR and NUL stay as they are. Up to `memory` octets are held in memory; a
     larger message goes to an unnamed file in `directory` (default: the system's), which ends with the process
-    at the latest; both come out of the `room` that it shares with others. After `TooLarge`, `SpoolFull` or an `OSError` nothing of the message is kept.
+    at the latest. Both come out of the `room` that is shared with others (default: there is no end to it). After
+    `TooLarge`, `SpoolFull` or an `OSError` nothing of the message is kept.
     """
 
     octets: int

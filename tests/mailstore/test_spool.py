@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailstore.spool import HEAD_OCTETS, Spool, SpoolFull, TooLarge
+from mailstore.spool import HEAD_OCTETS, Room, Spool, SpoolFull, TooLarge
 
 TRICKY = st.lists(
     st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"a", b"\0", b"\xff", b"Subject: x\r\n", b"\r\n\r\n", b"\n.\n"]),
@@ -144,6 +144,28 @@ def test_without_room_it_says_so_once_and_gives_back_what_it_had(tmp_path: Path,
     with pytest.raises(SpoolFull):
         spool.finish()
     spool.close()
+
+
+def test_many_share_their_room_and_give_it_back() -> None:
+    room = Room(memory=1000, files=2000)
+    with Spool(room=room) as first, Spool(room=room) as second:
+        first.write(b"x" * 900)
+        second.write(b"y" * 900)  # there is memory for one of them
+        first.finish()
+        second.finish()
+        assert first.inline
+        assert second.inline is None
+        assert b"".join(second.chunks(100)) == b"y" * 900 + b"\r\n"
+        assert (room.memory, room.files) == (98, 1098)
+        with Spool(room=room) as third:
+            third.write(b"z" * 90)
+            with pytest.raises(SpoolFull):
+                third.write(b"z" * 1900)  # with what it had in memory
+            assert (room.memory, room.files) == (98, 1098)
+            third.write(b"z")
+            with pytest.raises(SpoolFull):
+                third.finish()
+    assert (room.memory, room.files) == (1000, 2000)
 
 
 def test_another_fault_keeps_nothing_either(tmp_path: Path) -> None:

@@ -31,6 +31,14 @@ def test_a_line_behind_an_unfinished_step_waits_for_it(server: Server, client: C
     assert [client.line(), client.line()] == [b"+second", b"+third"]
 
 
+def test_what_was_pipelined_can_be_looked_at_before_its_turn(client: Client) -> None:
+    client.send(b"ahead\r\nslowly 0.05 x\r\nahead\r\nsay y\r\nsay")
+    expected = [b"+slowly 0.05 x|ahead|say y|say", b"+x", b"+say y|say", b"+y"]
+    assert [client.line() for _ in expected] == expected
+    assert client.ask(b" z") == b"+z"
+    assert client.ask(b"ahead") == b"+"
+
+
 def test_lines_may_be_cut_at_every_octet(client: Client) -> None:
     dialogue = b"say one\r\ndata 5\r\n\r\n\0\xff.say two\r\nslowly 0.001 three\r\n" + b"x" * 70 + b"\r\nsay four\r\n"
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

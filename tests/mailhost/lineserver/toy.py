@@ -112,6 +112,9 @@ class Toy(Dialogue):
             raise
         return Reply(b".\r\n")
 
+    def _ahead(self, argument: bytes) -> Step:
+        return Reply(b"+" + self._wire.ahead.replace(b"\r\n", b"|") + b"\r\n")
+
     def _blob(self, argument: bytes) -> Step:
         return Reply(b"y" * int(argument) + b"\r\n")
 
@@ -148,6 +151,7 @@ class Toy(Dialogue):
 
 COMMANDS: dict[bytes, Callable[[Toy, bytes], Reply | Awaitable[Reply]]] = {
     b"say": Toy._say,
+    b"ahead": Toy._ahead,
     b"said": Toy._said,
     b"login": Toy._login,
     b"slowly": Toy._slowly,
