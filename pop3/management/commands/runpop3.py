@@ -19,9 +19,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         if not settings.MAILHOST_TLS_GIVEN:
-            tls.ensure_pair(
-                settings.MAILHOST_TLS_CERT, settings.MAILHOST_TLS_KEY, hostname=settings.MAILHOST_HOSTNAME
-            )
+            tls.ensure_pair(settings.MAILHOST_TLS_CERT, settings.MAILHOST_TLS_KEY, hostname=settings.MAILHOST_HOSTNAME)
         config = Config(
             endpoints=(settings.MAILHOST_POP3, settings.MAILHOST_POP3S),
             workers=settings.MAILHOST_WORKERS,
