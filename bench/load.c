@@ -543,7 +543,7 @@ static unsigned tend(uint64_t now) {
     for (unsigned i = 0; i < options.connections; i++) {
         struct connection *c = &connections[i];
         if (c->step == RESTING && now >= c->retry_at && may_begin(c)) go(c);
-        else if (c->step != RESTING && now - c->moved > STALLED) fail(c, "no progress for 60 s");
+        else if (c->step != RESTING && c->moved + STALLED < now) fail(c, "no progress for 60 s");
         busy += c->step != RESTING || may_begin(c);
     }
     return busy;

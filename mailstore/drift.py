@@ -81,7 +81,7 @@ _CHECKS: Final = (
         "delivery ledger of mailbox {}: a digest of {} octets, delivered at {}",
         """
         SELECT mailbox_id, octet_length(digest), delivered_at
-        FROM mailstore_deliveryledger WHERE octet_length(digest) <> 32 OR delivered_at > now()
+        FROM mailstore_deliveryledger WHERE octet_length(digest) <> 32 OR delivered_at > clock_timestamp()
         """,
     ),
 )
