@@ -168,7 +168,8 @@ def _mda(owner: Owner) -> tuple[Path, Path]:
     """A program that takes a message, and the directory where it puts it."""
     script, inbox = owner.home / "mda", owner.home / "inbox"
     inbox.mkdir(exist_ok=True)
-    script.write_text(f'#!/bin/sh\nexec cat > "$(mktemp {inbox}/XXXXXX)"\n')
+    # getmail waits for ever for a program that ends before it begins to wait.
+    script.write_text(f'#!/bin/sh\ncat > "$(mktemp {inbox}/XXXXXX)" && sleep 0.1\n')
     script.chmod(0o755)
     return script, inbox
 
