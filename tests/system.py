@@ -220,9 +220,10 @@ class Pop3Listener(Listener):
             return False
 
     @contextmanager
-    def client(self, *, tls: bool = False, source: str = "") -> Iterator[Pop3]:
-        """Connected and greeted."""
+    def client(self, *, tls: bool = False, source: str = "", patience: float = PATIENCE) -> Iterator[Pop3]:
+        """Connected and greeted; waits for each reply so many seconds."""
         with Pop3.to(self.tls_address if tls else self.address, source=source) as client:
+            client.socket.settimeout(patience)
             if tls:
                 client.secure(self._system.trusting())
             assert client.line() == b"+OK POP3 server ready"
@@ -277,9 +278,10 @@ class LmtpListener(Listener):
             return False
 
     @contextmanager
-    def client(self) -> Iterator[Lmtp]:
-        """Connected, greeted and introduced."""
+    def client(self, *, patience: float = PATIENCE) -> Iterator[Lmtp]:
+        """Connected, greeted and introduced; waits for each reply so many seconds."""
         with Lmtp.to(self.address) as client:
+            client.socket.settimeout(patience)
             assert client.reply().startswith(b"220 ")
             assert client.told(b"LHLO mta.elsewhere.test").startswith(b"250")
             yield client
