@@ -5,16 +5,18 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FREE_ATTEMPTS: Final = 3
 LONGEST_DELAY: Final = 8.0  # seconds
@@ -36,21 +38,21 @@ class _Bucket(NamedTuple):
 class Attempt:
     """An attempt that was counted before its password was looked at."""
 
-    keys: tuple[str, ...]
+    buckets: tuple[_Bucket, ...]  # those that it was counted in
     delay: float  # seconds by which its refusal, should it fail, is put off
 
 
 class Counters(Protocol):
     """Where the counts are kept."""
 
-    async def add(self, keys: Sequence[str], windows: Sequence[int], *, number: int) -> list[int]:
-        """Add a number to each and return them; a key that is new expires after its window."""
-
-    async def take_back(self, keys: Sequence[str]) -> None:
-        """Subtract one from each."""
+    async def add(self, buckets: Sequence[_Bucket], *, number: int) -> list[int]:
+        """Add a number to each and return them; one that is new expires after its window."""
 
     async def first(self, key: str, window: int) -> bool:
         """Whether `key` is seen for the first time in `window` seconds."""
+
+    async def forget(self, key: str) -> None:
+        """Take `key` for unseen."""
 
 
 class Throttle:
@@ -73,51 +75,44 @@ class Throttle:
     ) -> Attempt:
         """Count an attempt. Raises `TooManyFailures`.
 
-        The same password counts once: a client with an old one does not lock out its neighbours. It is refused like
-        any other where too many were wrong: else it would be told apart. `known`: the client's network signed in to
-        this mailbox before.
+        The same password from the same host counts once: a client with an old one does not lock out its neighbours. It
+        is refused like any other where too many were wrong: else it would be told apart. `known`: the client's network
+        signed in to this mailbox before.
         """
         if not self._enabled:
             return Attempt((), 0.0)
-        digest = hmac.digest(self._secret, f"{address}\0{password}".encode(errors="replace"), "sha256")
-        is_new = await self._first(f"{_PREFIX}same:{digest.hex()[:32]}")
+        guess = f"{_host(client)}\0{address}\0{password}".encode(errors="replace")
+        same = f"{_PREFIX}same:{hmac.digest(self._secret, guess, 'sha256').hex()[:32]}"
+        is_new = await self._count(lambda counters: counters.first(same, _WINDOW))
         buckets = _buckets(address, client, known=known)
-        counts = await self._add(buckets, number=1 if is_new else 0)
-        keys = tuple(bucket.key for bucket in buckets) if is_new else ()
-        if not known and any(count > bucket.limit for count, bucket in zip(counts, buckets, strict=True)):
-            raise TooManyFailures
+        counts = await self._count(lambda counters: counters.add(buckets, number=int(is_new)))
         worst = max(counts, default=0) - FREE_ATTEMPTS
-        return Attempt(keys, min(LONGEST_DELAY, 2.0 ** (worst - 1)) if worst > 0 else 0.0)
+        attempt = Attempt(
+            tuple(buckets) if is_new else (), min(LONGEST_DELAY, 2.0 ** (worst - 1)) if worst > 0 else 0.0
+        )
+        if not known and any(count - is_new >= bucket.limit for count, bucket in zip(counts, buckets, strict=True)):
+            if is_new:
+                # It was no guess, and does not count. Unless it is forgotten, it could be made later for nothing.
+                await self._count(lambda counters: counters.forget(same))
+                await self.succeeded(attempt)
+            raise TooManyFailures
+        return attempt
 
     async def succeeded(self, attempt: Attempt) -> None:
         """The attempt's password was right: it does not count."""
-        if attempt.keys:
-            await self._here.take_back(attempt.keys)
-            if time.monotonic() >= self._redis_back_at:
-                try:
-                    await self._shared.take_back(attempt.keys)
-                except (RedisError, OSError):
-                    self._away()
+        if attempt.buckets:
+            await self._count(lambda counters: counters.add(attempt.buckets, number=-1))
 
     async def close(self) -> None:
         """Close the connections to Redis."""
         await self._shared.close()
 
-    async def _add(self, buckets: Sequence[_Bucket], *, number: int) -> list[int]:
-        keys, windows = [bucket.key for bucket in buckets], [bucket.window for bucket in buckets]
-        here = await self._here.add(keys, windows, number=number)
+    async def _count(self, counting: Callable[[Counters], Awaitable[T]]) -> T:
+        """Do it in this process, which must know when Redis goes away; and in Redis, which knows more."""
+        here = await counting(self._here)
         if time.monotonic() >= self._redis_back_at:
             try:
-                return await self._shared.add(keys, windows, number=number)
-            except (RedisError, OSError):
-                self._away()
-        return here
-
-    async def _first(self, key: str) -> bool:
-        here = await self._here.first(key, _WINDOW)
-        if time.monotonic() >= self._redis_back_at:
-            try:
-                return await self._shared.first(key, _WINDOW)
+                return await counting(self._shared)
             except (RedisError, OSError):
                 self._away()
         return here
@@ -137,8 +132,7 @@ def _buckets(address: str, client: IPv4Address | IPv6Address | None, *, known: b
         return [_Bucket(_key("known", f"{address} {near(client)}"), 0, _WINDOW)]
     buckets = [_Bucket(_key("address", address), 100, 3600)]
     if client is not None:
-        host = 32 if client.version == 4 else 64
-        buckets.append(_Bucket(_key("host", str(ip_network((client, host), strict=False))), 15, _WINDOW))
+        buckets.append(_Bucket(_key("host", _host(client)), 15, _WINDOW))
         buckets.append(_Bucket(_key("near", near(client)), 60, _WINDOW))
     return buckets
 
@@ -155,28 +149,39 @@ def near(client: IPv4Address | IPv6Address | None) -> str:
     return str(ip_network((client, 24 if client.version == 4 else 48), strict=False))
 
 
+def _host(client: IPv4Address | IPv6Address | None) -> str:
+    """What counts as one client: an address of IPv4, a /64 of IPv6."""
+    if client is None:
+        return "local"
+    return str(ip_network((client, 32 if client.version == 4 else 64), strict=False))
+
+
 class RedisCounters:
     """Counts that all processes share."""
 
     def __init__(self, url: str) -> None:
         self._redis = Redis.from_url(url, socket_timeout=0.25, socket_connect_timeout=0.25)
 
-    async def add(self, keys: Sequence[str], windows: Sequence[int], *, number: int) -> list[int]:
+    async def add(self, buckets: Sequence[_Bucket], *, number: int) -> list[int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for key, window in zip(keys, windows, strict=True):
-                # SET NX with an expiry, then INCRBY: works on every Redis, where EXPIRE NX needs 7.
-                pipeline.set(key, 0, ex=window, nx=True)
-                pipeline.incrby(key, number)
-            return [int(count) for count in (await pipeline.execute())[1::2]]
-
-    async def take_back(self, keys: Sequence[str]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.decr(key)
-            await pipeline.execute()
+            for bucket in buckets:
+                pipeline.incrby(bucket.key, number)
+                pipeline.ttl(bucket.key)
+            counts_and_lives = await pipeline.execute()
+            # A key that expired a moment ago was made anew by counting, and would stay for ever. (EXPIRE NX does this
+            # in one trip, but needs Redis 7.)
+            endless = [bucket for bucket, life in zip(buckets, counts_and_lives[1::2], strict=True) if life < 0]
+            for bucket in endless:
+                pipeline.expire(bucket.key, bucket.window)
+            if endless:
+                await pipeline.execute()
+        return [int(count) for count in counts_and_lives[::2]]
 
     async def first(self, key: str, window: int) -> bool:
         return bool(await self._redis.set(key, 1, ex=window, nx=True))
+
+    async def forget(self, key: str) -> None:
+        await self._redis.delete(key)
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -190,17 +195,14 @@ class LocalCounters:
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, float]] = {}
 
-    async def add(self, keys: Sequence[str], windows: Sequence[int], *, number: int) -> list[int]:
-        return [self._add(key, window, number) for key, window in zip(keys, windows, strict=True)]
-
-    async def take_back(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            count, end = self._counts.get(key, (0, 0.0))
-            if count:
-                self._counts[key] = (count - 1, end)
+    async def add(self, buckets: Sequence[_Bucket], *, number: int) -> list[int]:
+        return [self._add(bucket.key, bucket.window, number) for bucket in buckets]
 
     async def first(self, key: str, window: int) -> bool:
         return self._add(key, window, 1) == 1
+
+    async def forget(self, key: str) -> None:
+        self._counts.pop(key, None)
 
     def _add(self, key: str, window: int, number: int) -> int:
         if len(self._counts) >= self._MOST:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings
+from redis.asyncio import Redis
 
 from accounts import throttle
 from accounts.throttle import Attempt, Throttle, TooManyFailures
@@ -72,10 +73,11 @@ async def test_guesses_from_many_networks_at_one_address_are_refused(guard: Thro
 
 
 async def test_hosts_of_one_network_count_together(guard: Throttle, address: str) -> None:
-    network = elsewhere().removesuffix("::1")
+    network = f"2001:db8:{uuid4().hex[:4]}"
+    for host in range(60):
+        await guess(guard, f"{host}-{address}", f"{network}:{host:x}::1")
     with pytest.raises(TooManyFailures):
-        for host in range(100):
-            await guess(guard, f"{host}-{address}", f"{network}:{host:x}::1")
+        await guess(guard, address, f"{network}:ffff::1")
 
 
 async def test_the_same_wrong_password_counts_once(guard: Throttle, address: str) -> None:
@@ -99,6 +101,42 @@ async def test_a_password_that_was_tried_before_is_refused_like_any_other(guard:
         await guard.admit(address=address, password="the owner's", client=ip_address(client), known=False)
 
 
+async def test_what_was_refused_unseen_is_not_known_later(guard: Throttle, address: str) -> None:
+    """Else a client that is refused anyway could announce the guesses that another then makes for nothing."""
+    blocked = elsewhere()
+    for _ in range(15):
+        await guess(guard, address, blocked)
+    passwords = [str(uuid4()) for _ in range(20)]
+    for password in passwords:
+        with pytest.raises(TooManyFailures):
+            await guard.admit(address=address, password=password, client=ip_address(blocked), known=False)
+    other = ip_address(elsewhere())
+    with pytest.raises(TooManyFailures):
+        for password in passwords:
+            await guard.admit(address=address, password=password, client=other, known=False)
+
+
+async def test_another_hosts_guess_counts_again(guard: Throttle, address: str) -> None:
+    passwords = [str(uuid4()) for _ in range(16)]
+    for password in passwords:
+        await guard.admit(address=address, password=password, client=ip_address(elsewhere()), known=False)
+    other = ip_address(elsewhere())
+    with pytest.raises(TooManyFailures):
+        for password in passwords:
+            await guard.admit(address=address, password=password, client=other, known=False)
+
+
+async def test_who_is_refused_does_not_have_others_refused(guard: Throttle, address: str) -> None:
+    network = f"2001:db8:{uuid4().hex[:4]}"
+    for _ in range(15):
+        await guess(guard, address, f"{network}:1::1")
+    for _ in range(100):
+        with pytest.raises(TooManyFailures):
+            await guess(guard, address, f"{network}:1::1")
+    await guess(guard, address, f"{network}:2::1")  # of the same network
+    await guess(guard, address, elsewhere())  # at the same address
+
+
 async def test_what_succeeds_does_not_count(guard: Throttle, address: str) -> None:
     client = elsewhere()
     for _ in range(50):
@@ -115,6 +153,17 @@ async def test_processes_count_together_in_redis(address: str) -> None:
     guard = Throttle(redis_url=settings.REDIS_URL, secret=b"secret", enabled=True)
     with pytest.raises(TooManyFailures):
         await guess(guard, address, client)
+    await guard.close()
+
+
+async def test_every_count_ends(address: str) -> None:
+    """Also one that expired while the password was being looked at: nobody is refused for ever."""
+    guard = Throttle(redis_url=settings.REDIS_URL, secret=b"secret", enabled=True)
+    async with Redis.from_url(settings.REDIS_URL) as redis:
+        attempt = await guess(guard, address, elsewhere())
+        await redis.delete(*(bucket.key for bucket in attempt.buckets))
+        await guard.succeeded(attempt)
+        assert [0 < await redis.ttl(bucket.key) <= bucket.window for bucket in attempt.buckets] == [True] * 3
     await guard.close()
 
 
