@@ -24,7 +24,7 @@ _HOLD = "SELECT pg_advisory_lock(%s, %s)"
 _RENEW = "UPDATE mailstore_listener SET heartbeat_at = now() WHERE id = %s RETURNING id"
 _END_STRAYS = """
 UPDATE mailstore_maildropsession SET ended_at = now(), "end" = 'lost'
-WHERE listener_id = %(listener)s AND ended_at IS NULL AND id <> ALL (%(sessions)s::uuid[])
+WHERE listener_id = %(listener)s AND ended_at IS NULL AND id <> ALL (%(sessions)s::uuid[]) AND started_at < %(then)s
 """
 # A lock that was free a moment after the database started tells nothing: its holder may be about to come back.
 GONE: Final = """(
@@ -124,4 +124,8 @@ class Presence:
 
     async def _end_strays(self, connection: AsyncConnection) -> None:
         self._strays = False
-        await connection.execute(_END_STRAYS, {"listener": self.listener_id, "sessions": list(self.sessions)})
+        # A session that begins after we looked at what we hold is none, though the statement may find it already.
+        row = await (await connection.execute("SELECT now()")).fetchone()
+        assert row
+        parameters = {"listener": self.listener_id, "sessions": list(self.sessions), "then": row[0]}
+        await connection.execute(_END_STRAYS, parameters)

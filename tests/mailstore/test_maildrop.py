@@ -1,10 +1,12 @@
 """Maildrops are opened by one session at a time, read, and closed with what was marked."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -365,6 +367,46 @@ async def test_a_session_whose_end_could_not_be_written_is_ended_soon(maildrops:
         await asyncio.sleep(0.05)
     assert kept.end == "lost"
     await stray.close()
+
+
+async def test_a_session_that_opens_while_strays_are_ended_is_none(maildrops: Maildrops, acme: Customer) -> None:
+    def hold_up(begun: threading.Event, end: threading.Event) -> None:
+        """Let nobody read sessions; then let one more begin, which those who waited find there."""
+        with psycopg.connect(database.conninfo()) as connection:
+            connection.execute("LOCK mailstore_maildropsession")
+            begun.set()
+            assert end.wait(5)
+            connection.execute(
+                """
+                INSERT INTO mailstore_maildropsession
+                    (id, tenant_id, mailbox_id, view, listener_id, secure, "end", fetched, expunged, started_at)
+                VALUES (%s, %s, %s, 0, %s, true, '', 0, 0, clock_timestamp())
+                """,
+                (session, acme.tenant.pk, acme.mailbox.pk, maildrops.presence.listener_id),
+            )
+
+    session, begun, end = uuid4(), threading.Event(), threading.Event()
+    holding = asyncio.create_task(asyncio.to_thread(hold_up, begun, end))
+    assert await asyncio.to_thread(begun.wait, 5)
+    maildrops.presence.end_strays()
+    for _ in range(60):
+        if await orm(waiting_for_sessions):
+            break
+        await asyncio.sleep(0.05)
+    maildrops.presence.sessions.add(session)
+    end.set()
+    await holding
+    await asyncio.sleep(0.2)
+    assert not (await MaildropSession.objects.aget(pk=session)).ended_at
+
+
+def waiting_for_sessions() -> bool:
+    with psycopg.connect(database.conninfo(), autocommit=True) as connection:
+        return bool(
+            connection.execute(
+                "SELECT FROM pg_locks WHERE relation = 'mailstore_maildropsession'::regclass AND NOT granted"
+            ).fetchall()
+        )
 
 
 async def test_large_messages_come_in_chunks(maildrops: Maildrops, acme: Customer) -> None:
