@@ -129,11 +129,18 @@ class Pool:
             self._open_one()
         elif self._growth is None and self._count < self._most:
             self._growth = loop.call_later(_STUCK, self._grow, self._given_back)
-        timer = loop.call_later(_PATIENCE, _give_up, future)
+        timer = loop.call_later(_PATIENCE, self._give_up, future)
         try:
             return await future
         finally:
             timer.cancel()
+
+    def _give_up(self, future: asyncio.Future[Connection]) -> None:
+        """It waited long enough. All wait equally long, so who is done stands first."""
+        if not future.done():
+            future.set_exception(Unavailable())
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()
 
     def _grow(self, given_back: int) -> None:
         """Open one more if nothing came back since `given_back` was counted, and look again."""
@@ -177,11 +184,6 @@ class Pool:
     def _drop_idle(self) -> None:
         while self._idle:
             self._drop(self._idle.pop())
-
-
-def _give_up(future: asyncio.Future[Connection]) -> None:
-    if not future.done():
-        future.set_exception(Unavailable())
 
 
 def _lost(error: psycopg.OperationalError) -> bool:

@@ -106,6 +106,18 @@ async def test_a_database_that_is_away_is_said_to_be_and_found_again(monkeypatch
     await pool.close()
 
 
+async def test_who_gave_up_waiting_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "conninfo", lambda: "host=127.0.0.1 port=1 connect_timeout=1")
+    monkeypatch.setattr(database, "_PATIENCE", 0.01)
+    pool = Pool(size=4)
+    pool.open()
+    for _ in range(3):
+        gone = await asyncio.gather(*(pool.run(backend) for _ in range(20)), return_exceptions=True)
+        assert all(isinstance(one, Unavailable) for one in gone)
+    assert not pool._waiting
+    await pool.close()
+
+
 async def test_a_closed_pool_leaves_no_connection(transactional_db: None) -> None:
     pool = Pool(size=4)
     pool.open()
