@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, BinaryIO, Final
+from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg import errors
@@ -219,7 +220,9 @@ _COPY_ROW: Final = struct.Struct("!hiqiqiii")
 _COPY_END: Final = b"\xff\xff"
 
 _PATIENCE: Final = 30.0
-"""Seconds after which no more locked mailboxes are waited for, of which each takes up to three."""
+"""Seconds that a message waits for its mailboxes, one after the other."""
+_TURN: Final = 5.0
+"""Seconds that it waits for its turn with one of them. With the turn, PostgreSQL's lock_timeout counts."""
 
 
 class Deliveries:
@@ -231,9 +234,10 @@ class Deliveries:
 
     def __init__(self, *, connections: int, subaddress: str, default_domain: str) -> None:
         self._pool = Pool(size=connections)
-        # Neither large messages nor those who wait for a locked mailbox ever take all connections.
+        # Neither large messages nor those who wait for a mailbox ever take all connections.
         self._large = asyncio.Semaphore(max(1, connections // 2))
-        self._waiting = asyncio.Semaphore(max(1, connections // 4))
+        self._waiting = asyncio.Semaphore(max(1, connections // 2))
+        self._queues: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # by mailbox
         self._subaddress = subaddress
         self._default_domain = default_domain
 
@@ -336,17 +340,30 @@ class Deliveries:
         So nobody waits for a mailbox while holding another: no two wait for each other, and one that is stuck delays
         no other's mail.
         """
-        outcomes = await self._attempt(message, copies, wait=False)
-        left = {mailbox: address for mailbox, address in copies.items() if mailbox not in outcomes}
-        if left:
-            async with self._waiting:
-                deadline = time.monotonic() + _PATIENCE
-                for mailbox, address in left.items():
-                    if time.monotonic() > deadline:
-                        outcomes[mailbox] = Outcome.FAILED
-                    else:
-                        outcomes |= await self._attempt(message, {mailbox: address}, wait=True)
+        free = {mailbox: address for mailbox, address in copies.items() if mailbox not in self._queues}
+        outcomes = await self._attempt(message, free, wait=False) if free else {}
+        deadline = time.monotonic() + _PATIENCE
+        for mailbox, address in copies.items():
+            if mailbox not in outcomes:
+                patience = min(_TURN, deadline - time.monotonic())
+                outcomes |= await self._wait(message, mailbox, address, patience)
         return {mailbox: outcomes.get(mailbox, Outcome.GONE) for mailbox in copies}
+
+    async def _wait(self, message: "_Message", mailbox: int, address: str, patience: float) -> Outcomes:
+        """One copy, when it is its turn: of those who wait here for one mailbox, one waits in the database."""
+        queue = self._queues.get(mailbox) or asyncio.Lock()
+        self._queues[mailbox] = queue
+        try:
+            async with asyncio.timeout(patience):
+                await queue.acquire()
+        except TimeoutError:
+            log.warning("delivery to mailbox %s deferred: too many wait for it", mailbox)
+            return {mailbox: Outcome.FAILED}
+        try:
+            async with self._waiting:
+                return await self._attempt(message, {mailbox: address}, wait=True)
+        finally:
+            queue.release()
 
     async def _attempt(self, message: "_Message", copies: Copies, *, wait: bool) -> Outcomes:
         """One transaction: what became of the copies that it could decide on."""
