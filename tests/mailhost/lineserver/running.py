@@ -41,7 +41,11 @@ class Client:
         """Connect to a TCP address, from this one, or to the path of a Unix socket."""
         if isinstance(address, str):
             connected = socket.socket(socket.AF_UNIX)
-            connected.connect(address)
+            try:
+                connected.connect(address)
+            except OSError:
+                connected.close()
+                raise
             return cls(connected)
         return cls(socket.create_connection(address, PATIENCE, source_address=(source, 0)))
 
