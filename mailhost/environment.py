@@ -19,18 +19,20 @@ _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_DAYS = 36500  # PostgreSQL cannot subtract just any time from now
 
 
-def read(name: str, default: str, parse: Callable[[str], T]) -> T:
+def read(name: str, default: str, parse: Callable[[str], T], *, secret: bool = False) -> T:
     """The value of the environment variable `name`, parsed; an empty one counts as unset.
 
-    Raises `ImproperlyConfigured` with a sentence that names the variable if `parse` raises `ValueError`.
+    Raises `ImproperlyConfigured` with a sentence that names the variable if `parse` raises `ValueError`. It tells the
+    value too, unless that may hold a password (`secret`).
     """
     text = os.environ.get(name, "").strip() or default
     try:
         return parse(text)
     except ValueError as error:
-        raise ImproperlyConfigured(f"{name} is {text!r}, but {error}.") from None
+        raise ImproperlyConfigured(f"{name} is {'set' if secret else repr(text)}, but {error}.") from None
 
 
 def address(text: str, *, or_path: bool = False, implicit_tls: bool = False) -> Endpoint:
@@ -63,13 +65,24 @@ def duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if not match:
         raise ValueError("it must be a time such as 90s, 10m, 8h or 14d")
-    return timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2]])
+    seconds = float(match[1]) * _DURATION_UNITS[match[2]]
+    if seconds > _LONGEST_DAYS * _DURATION_UNITS["d"]:
+        raise ValueError(f"it must be a time such as 14d, at most {_LONGEST_DAYS}d")
+    return timedelta(seconds=seconds)
+
+
+def interval(text: str) -> timedelta:
+    """A time as `duration`, between two things that do not happen at once."""
+    time = duration(text)
+    if not time:
+        raise ValueError("it must be longer than that, such as 90s or 10m")
+    return time
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 to a million."""
-    if not re.fullmatch(r"[1-9][0-9]{0,6}", text):
-        raise ValueError("it must be a whole number from 1")
+    """A whole number from 1 to 9999."""
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise ValueError("it must be a whole number from 1 to 9999")
     return int(text)
 
 

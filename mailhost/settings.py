@@ -10,7 +10,9 @@ from typing import Any, Literal
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from redis.connection import parse_url
 
+from accounts import addresses
 from mailhost import environment as env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -63,6 +65,10 @@ def _database(url: str) -> dict[str, Any]:
 def _redis(url: str) -> str:
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("it must begin with redis://, rediss:// or unix://")
+    try:
+        parse_url(url)  # type: ignore[no-untyped-call] # redis-py has no types for it
+    except ValueError:
+        raise ValueError("it is not a valid Redis URL") from None
     return url
 
 
@@ -70,9 +76,12 @@ def _redis(url: str) -> str:
 
 MAILHOST_DATA = env.read("MAILHOST_DATA", "var", lambda text: Path(text).expanduser().absolute())
 # Commands that need a database set both before settings are read, if the environment does not (manage.py).
-DATABASES = {"default": env.read("DATABASE_URL", "", _database)}
-REDIS_URL = env.read("REDIS_URL", "redis://127.0.0.1:6379/0", _redis)
-SECRET_KEY = os.environ.get("MAILHOST_SECRET_KEY") or _secret_key(MAILHOST_DATA)
+DATABASES = {"default": env.read("DATABASE_URL", "", _database, secret=True)}
+REDIS_URL = env.read("REDIS_URL", "redis://127.0.0.1:6379/0", _redis, secret=True)
+try:
+    SECRET_KEY = os.environ.get("MAILHOST_SECRET_KEY") or _secret_key(MAILHOST_DATA)
+except OSError as error:
+    raise ImproperlyConfigured(f"MAILHOST_DATA is {MAILHOST_DATA}, which cannot be used: {error.strerror}.") from None
 
 MAILHOST_HOSTNAME = env.read("MAILHOST_HOSTNAME", socket.gethostname(), str)
 MAILHOST_HTTP = env.read("MAILHOST_HTTP", "127.0.0.1:8000", env.address)
@@ -95,9 +104,9 @@ if bool(os.environ.get("MAILHOST_TLS_CERT")) != bool(os.environ.get("MAILHOST_TL
 MAILHOST_PLAINTEXT_AUTH: Literal["never", "loopback", "always"] = env.read(
     "MAILHOST_PLAINTEXT_AUTH", "never", env.one_of("never", "loopback", "always")
 )
-MAILHOST_DEFAULT_DOMAIN = env.read("MAILHOST_DEFAULT_DOMAIN", "example.test", str)
+MAILHOST_DEFAULT_DOMAIN = env.read("MAILHOST_DEFAULT_DOMAIN", "example.test", addresses.domain)
 MAILHOST_THROTTLE = env.read("MAILHOST_THROTTLE", "on", env.switch)
-MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.duration)
+MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.interval)
 
 # --- Mail ------------------------------------------------------------------------------------------
 
@@ -112,9 +121,9 @@ MAILHOST_OVER_QUOTA_REPLY = env.read("MAILHOST_OVER_QUOTA_REPLY", "552", env.one
 MAILHOST_RETENTION = env.read("MAILHOST_RETENTION", "14d", env.duration)
 MAILHOST_SESSION_HISTORY = env.read("MAILHOST_SESSION_HISTORY", "400d", env.duration)
 MAILHOST_LEDGER_LIFE = env.read("MAILHOST_LEDGER_LIFE", "8d", env.duration)
-MAILHOST_PURGE_INTERVAL = env.read("MAILHOST_PURGE_INTERVAL", "5m", env.duration)
+MAILHOST_PURGE_INTERVAL = env.read("MAILHOST_PURGE_INTERVAL", "5m", env.interval)
 # A listener that has not renewed its heartbeat for this long has lost its maildrops (mailstore/presence.py).
-MAILHOST_LISTENER_TTL = env.read("MAILHOST_LISTENER_TTL", "90s", env.duration)
+MAILHOST_LISTENER_TTL = env.read("MAILHOST_LISTENER_TTL", "90s", env.interval)
 
 # --- Django ----------------------------------------------------------------------------------------
 

@@ -40,6 +40,18 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         env.duration(text)
 
 
+@pytest.mark.parametrize("text", ["36501d", "999999999.9d"])
+def test_a_time_that_the_database_cannot_reckon_with_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="at most 36500d"):
+        env.duration(text)
+
+
+def test_an_interval_is_longer_than_nothing() -> None:
+    assert env.interval("1s") == timedelta(seconds=1)
+    with pytest.raises(ValueError, match="longer"):
+        env.interval("0s")
+
+
 def test_addresses() -> None:
     assert env.address("127.0.0.1:1110") == Endpoint("127.0.0.1", 1110)
     assert env.address("[::1]:995", implicit_tls=True) == Endpoint("::1", 995, implicit_tls=True)
@@ -75,12 +87,22 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         env.read("MAILHOST_TRY", "on", env.switch)
 
 
+def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILHOST_TRY", "mysql://root:geheim@localhost")
+    with pytest.raises(ImproperlyConfigured, match=r"^MAILHOST_TRY is set, but it must be one of: on, off\.$"):
+        env.read("MAILHOST_TRY", "on", env.switch, secret=True)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("DATABASE_URL", "mysql://localhost/mail"),
         ("DATABASE_URL", "postgresql://localhost"),
         ("REDIS_URL", "localhost"),
+        ("REDIS_URL", "redis://localhost:99999999"),
+        ("MAILHOST_DATA", "/dev/null/nothing"),
+        ("MAILHOST_DEFAULT_DOMAIN", "not a domain"),
+        ("MAILHOST_LISTENER_TTL", "0s"),
         ("MAILHOST_HTTP", "8000"),
         ("MAILHOST_POP3", "/tmp/socket"),
         ("MAILHOST_LMTP", "nonsense"),
