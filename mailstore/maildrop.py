@@ -4,7 +4,6 @@ import logging
 import sys
 import uuid
 from array import array
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -27,6 +26,8 @@ Row = tuple[Any, ...]
 
 READ_AHEAD: Final = 256 * 1024
 """Octets that one query fetches beyond the message asked for, for each session."""
+ALL_READ_AHEAD: Final = 128 * 1024 * 1024
+"""Octets that all sessions of a process hold; when they are used up, only the message asked for is fetched."""
 
 
 class Refused(Exception):
@@ -219,6 +220,11 @@ class Copy:
     has_dot_lines: bool  # in the content
     body: bytes | None  # the content, unless it lies in chunks
 
+    @property
+    def held_octets(self) -> int:
+        """How much of the process's memory it takes."""
+        return len(self.trace) + len(self.body or b"")
+
 
 class Maildrops:
     """The way to the maildrops. One per listener process, opened after the fork."""
@@ -235,6 +241,7 @@ class Maildrops:
     ) -> None:
         self.pool = Pool(size=connections)
         self.presence = Presence(kind="pop3", ttl=listener_ttl)
+        self.room = ALL_READ_AHEAD  # that is left
         self._passwords = Passwords()
         self._throttle = Throttle(redis_url=redis_url, secret=secret, enabled=throttled)
         self._default_domain = default_domain
@@ -379,7 +386,7 @@ class Maildrop:
         self._maildrops = maildrops
         self._session = session
         self._mailbox_id = mailbox_id
-        self._ahead: OrderedDict[int, Copy] = OrderedDict()  # by message-number
+        self._ahead: dict[int, Copy] = {}  # by message-number
         self._fetched: set[int] = set()
         self._fetches = 0
 
@@ -390,13 +397,13 @@ class Maildrop:
     async def read(self, number: int) -> Copy | None:
         """The message with this message-number; None if it was purged since the maildrop was opened.
 
-        Brings along the messages that follow, up to `READ_AHEAD`: clients fetch in order. Raises `Unavailable`.
+        Brings along the messages that follow, as far as there is room: clients fetch in order. Raises `Unavailable`.
         """
         if copy := self.ready(number):
             return copy
         octets, last, count = self.listing.octets, number, len(self.listing.octets)
-        total = 0
-        while last < count and (total := total + octets[last]) <= READ_AHEAD:
+        total, room = 0, min(READ_AHEAD, self._maildrops.room)
+        while last < count and (total := total + octets[last]) <= room:
             last += 1
         uids = self.listing.uids[number - 1 : last]
         numbers = dict(zip(uids, range(number, last + 1), strict=True))
@@ -405,9 +412,10 @@ class Maildrop:
             cursor = await connection.execute(_READ, {"mailbox": self._mailbox_id, "uids": uids.tolist()}, binary=True)
             return await cursor.fetchall()
 
-        self._ahead = OrderedDict(
-            (numbers[uid], Copy(*columns)) for uid, *columns in await self._maildrops._attempt(work)
-        )
+        rows = await self._maildrops._attempt(work)
+        self._let_go()
+        self._ahead = {numbers[uid]: Copy(*columns) for uid, *columns in rows}
+        self._maildrops.room -= sum(copy.held_octets for copy in self._ahead.values())
         return self.ready(number)
 
     async def chunks(self, copy: Copy) -> AsyncIterator[bytes]:
@@ -426,7 +434,8 @@ class Maildrop:
 
     def fetched(self, number: int) -> None:
         """The message was sent as a whole, by RETR: it counts as fetched, and is not needed again."""
-        self._ahead.pop(number, None)
+        if copy := self._ahead.pop(number, None):
+            self._maildrops.room += copy.held_octets
         self._fetches += 1
         if not self.listing.fetched[number - 1]:
             self._fetched.add(number)
@@ -466,4 +475,9 @@ class Maildrop:
             await self._maildrops._attempt(finish if removed or self._fetches else release)
         finally:
             self._maildrops.presence.sessions.discard(self._session)
-            self._ahead.clear()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Of what was read ahead."""
+        self._maildrops.room += sum(copy.held_octets for copy in self._ahead.values())
+        self._ahead.clear()

@@ -435,6 +435,32 @@ async def test_reading_in_order_asks_once_for_many(maildrops: Maildrops, acme: C
     await maildrop.close(quit=True)
 
 
+async def test_all_sessions_together_read_ahead_only_so_much(
+    maildrops: Maildrops, acme: Customer, globex: Customer
+) -> None:
+    for customer in (acme, globex):
+        await orm(
+            lambda: post.fill(customer.mailbox, [post.text(str(n), body="x" * 60_000 + "\r\n") for n in range(8)])
+        )
+    first = await open_(maildrops)
+    second = await open_(maildrops, name=globex.mailbox.address)
+    room = maildrops.room = 200_000
+    assert await first.read(1)
+    assert [number for number in range(1, 9) if first.ready(number)] == [1, 2, 3, 4]
+    assert await second.read(1)
+    assert [number for number in range(1, 9) if second.ready(number)] == [1]
+    for number in (1, 2):
+        first.fetched(number)
+    assert await second.read(2)
+    assert [number for number in range(1, 9) if second.ready(number)] == [2]
+    second.fetched(2)
+    assert await second.read(3)
+    assert [number for number in range(1, 9) if second.ready(number)] == [3, 4]
+    for maildrop in (first, second):
+        await maildrop.close()
+    assert maildrops.room == room
+
+
 async def test_a_database_that_is_away_is_told_as_such() -> None:
     maildrops = maildrops_of_a_process()
     with pytest.raises(Unavailable):  # not started: no listener is registered
