@@ -21,7 +21,8 @@ from mailhost.embedded.server import Server
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "200",
+    # For each core a worker of each listener, which has eight and one more. The rest is for web, Celery and commands.
+    "max_connections": str(max(200, 100 + 18 * (os.cpu_count() or 1))),
     "shared_buffers": "256MB",
     "effective_cache_size": "1GB",
     "maintenance_work_mem": "128MB",
