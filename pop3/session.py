@@ -137,8 +137,6 @@ class Refused:
 
     code: Code | None
     text: str
-    close: bool = False
-    """Whether the session is over; after `Expunge` it always is (RFC 1939 section 6)."""
 
 
 Outcome = Opened | Found | Expunged | Refused
@@ -275,8 +273,8 @@ class Session:
                 self.over = True
                 left = self._marks.left
                 return _farewell(f" ({count(left, 'message')} left)" if left else " (maildrop empty)")
-            case LogIn() | Fetch() | Expunge(), Refused(code, text, close):
-                self.over = close or isinstance(need, Expunge)
+            case LogIn() | Fetch() | Expunge(), Refused(code, text):
+                self.over = isinstance(need, Expunge)  # RFC 1939 section 6: whatever became of it
                 return replies.error(text, code)
         raise RuntimeError(f"{type(outcome).__name__} does not answer {type(need).__name__}")
 

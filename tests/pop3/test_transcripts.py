@@ -95,9 +95,6 @@ GIVEN: dict[str, Callable[..., None]] = {
     r"the store goes away": lambda w: w.maildrop.trouble.update(
         dict.fromkeys((Fetch, Expunge), Refused("SYS/TEMP", "try again later"))
     ),
-    r"the mailbox is suspended meanwhile": lambda w: w.maildrop.trouble.update(
-        {Fetch: Refused("SYS/PERM", "suspended", close=True)}
-    ),
 }
 
 
