@@ -23,6 +23,8 @@ _LIMITS = "-c lock_timeout=3s -c statement_timeout=20s -c idle_in_transaction_se
 # Each statement here finds its rows by key, whatever the values: planned once, not each time. Measured: looking a
 # recipient up costs the server a quarter.
 _PLANS = "-c plan_cache_mode=force_generic_plan"
+# Whatever is the server's or the role's default: what we say is stored must be.
+_DURABLE = "-c synchronous_commit=on"
 _FEW: Final = 2
 """Connections that a pool opens at first. Two keep PostgreSQL busy; eight cost it half as much processor again."""
 _STUCK: Final = 0.05  # seconds in which no connection came back, after which one more is opened
@@ -38,7 +40,7 @@ def conninfo() -> str:
     """The libpq connection string of Django's default database."""
     settings = connections["default"].settings_dict
     options: dict[str, Any] = {key: value for key, value in settings["OPTIONS"].items() if key != "pool"}
-    options["options"] = f"{options.get('options', '')} {_LIMITS} {_PLANS}".strip()
+    options["options"] = f"{options.get('options', '')} {_LIMITS} {_PLANS} {_DURABLE}".strip()
     return make_conninfo(
         dbname=settings["NAME"],
         user=settings["USER"] or None,

@@ -106,6 +106,21 @@ async def test_a_database_that_is_away_is_said_to_be_and_found_again(monkeypatch
     await pool.close()
 
 
+async def test_commits_are_durable_whatever_the_servers_default_is(transactional_db: None) -> None:
+    async def durability(connection: Connection) -> str:
+        [said] = await (await connection.execute("SHOW synchronous_commit")).fetchone() or [""]
+        return str(said)
+
+    pool = Pool(size=1)
+    with psycopg.connect(database.conninfo(), autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{admin.info.dbname}" SET synchronous_commit = off')
+        try:
+            assert await pool.run(durability) == "on"
+        finally:
+            admin.execute(f'ALTER DATABASE "{admin.info.dbname}" RESET synchronous_commit')
+            await pool.close()
+
+
 async def test_who_gave_up_waiting_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "conninfo", lambda: "host=127.0.0.1 port=1 connect_timeout=1")
     monkeypatch.setattr(database, "_PATIENCE", 0.01)
