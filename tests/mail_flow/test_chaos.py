@@ -109,7 +109,7 @@ def kill_a_worker(listener: Listener, chance: random.Random) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "seed"),
-    [(8, 1), *(pytest.param(60, seed, marks=pytest.mark.slow) for seed in (2, 3))],
+    [(6, 1), *(pytest.param(60, seed, marks=pytest.mark.slow) for seed in (2, 3))],
 )
 def test_kills_lose_nothing_and_double_nothing(system: System, seconds: float, seed: int) -> None:
     chance = random.Random(seed)

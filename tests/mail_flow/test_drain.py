@@ -12,33 +12,30 @@ from mailstore.models import MaildropSession, Message
 from tests.fixtures import Customer
 from tests.mailstore import post
 from tests.servers import eventually
-from tests.system import System, holder
+from tests.system import System, add_mailbox, holder
 
 
 def test_a_listener_drains(system: System, acme: Customer) -> None:
     large = post.text("large", body="all work and no play\r\n" * 300_000)
-    reader = acme.add("reader")
-    reader.user.password = acme.mailbox.user.password
-    reader.user.save()
+    reader = add_mailbox(acme, "reader")
     post.fill(acme.mailbox, [post.text("one"), post.text("two")])
     post.fill(reader, [large])
-    with system.pop3() as listener, listener.client() as stranger, listener.client(tls=True) as idle:
-        assert idle.log_in(acme.mailbox).startswith(b"+OK")
-        idle.retrieve(1)
-        assert idle.ask(b"DELE 1").startswith(b"+OK")
-        with listener.session(reader) as reading:
+    with system.pop3() as listener, listener.session(reader) as reading:
+        with listener.client() as stranger, listener.client(tls=True) as idle:
+            assert idle.log_in(acme.mailbox).startswith(b"+OK")
+            idle.retrieve(1)
+            assert idle.ask(b"DELE 1").startswith(b"+OK")
             reading.send(b"DELE 1\r\nRSET\r\nRETR 1\r\n")
             assert [reading.line()[:3] for _ in range(3)] == [b"+OK"] * 3
             time.sleep(0.2)
             listener.process.send_signal(signal.SIGTERM)
-
             assert stranger.rest().startswith(b"-ERR [SYS/TEMP]")
             assert idle.rest().startswith(b"-ERR [SYS/TEMP]")
-            with pytest.raises(OSError, match="refused"):
-                socket.create_connection(listener.address)
-            assert listener.process.poll() is None  # somebody is still being served
-            assert reading.octets().endswith(large)
-            assert reading.rest().startswith(b"-ERR [SYS/TEMP]")
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(listener.address)
+        assert listener.process.poll() is None  # somebody is still being served
+        assert reading.octets().endswith(large)
+        assert reading.rest().startswith(b"-ERR [SYS/TEMP]")
         assert listener.process.wait(10) == 0
     assert Message.objects.in_maildrop(acme.mailbox).count() == 2
     assert Message.objects.in_maildrop(reader).count() == 1

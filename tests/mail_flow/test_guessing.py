@@ -4,7 +4,7 @@ import base64
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from statistics import median
 
 import pytest
@@ -103,7 +103,7 @@ def test_a_refusal_takes_as_long_for_an_address_that_does_not_exist(pop3: Pop3Li
 
     there, not_there = [], []
     with ThreadPoolExecutor(2) as threads:
-        for number in range(9):
+        for number in range(6):
             pair = [threads.submit(timed, name) for name in (acme.mailbox, f"nobody{number}@{acme.domain}")]
             there.append(pair[0].result())
             not_there.append(pair[1].result())
@@ -212,13 +212,14 @@ def test_guesses_count_for_the_client_behind_the_proxy(
 ) -> None:
     listener = behind_proxy("always")
 
-    def guess(number: int) -> bytes:
+    with ExitStack() as until_the_end:
+        for number in range(15):  # their refusals are put off; nobody waits for them
+            client = until_the_end.enter_context(proxied(listener, "203.0.113.5"))
+            client.ask(f"USER {acme.mailbox}".encode())
+            client.send(b"PASS guess%d\r\n" % number)
+        time.sleep(0.5)
         with proxied(listener, "203.0.113.5") as client:
-            return client.log_in(acme.mailbox, f"guess{number}")
-
-    with ThreadPoolExecutor(20) as threads:
-        replies = list(threads.map(guess, range(20)))
-    assert sum(b"too many" in reply for reply in replies) == 5
+            assert b"too many" in client.log_in(acme.mailbox)
     with proxied(listener, "198.51.100.5") as client:
         assert client.log_in(acme.mailbox).startswith(b"+OK")
 

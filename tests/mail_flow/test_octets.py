@@ -14,7 +14,7 @@ import pytest
 from mailstore.models import Message
 from tests.fixtures import Customer
 from tests.mailstore import post
-from tests.system import Listener, LmtpListener, Pop3, Pop3Listener, System, elapsed
+from tests.system import Listener, LmtpListener, Pop3, Pop3Listener, System, add_mailbox, elapsed
 
 MIB = 1024 * 1024
 
@@ -131,9 +131,7 @@ def test_noise_breaks_nothing(one: Pop3Listener, acme: Customer) -> None:
 
 
 def test_who_asks_for_everything_and_reads_nothing_costs_one_buffer(one: Pop3Listener, acme: Customer) -> None:
-    greedy = acme.add("greedy")
-    greedy.user.password = acme.mailbox.user.password
-    greedy.user.save()
+    greedy = add_mailbox(acme, "greedy")
     post.fill(greedy, [post.text("in one piece", body="x" * 78 + "\r\n"), post.text(body="line\r\n" * 30_000)])
     post.fill(greedy, [post.text("large", body="all work and no play\r\n" * 50_000)])
     with watched(one, growth=24 * MIB), one.session(greedy) as client:

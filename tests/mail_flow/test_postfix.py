@@ -136,6 +136,21 @@ def test_of_many_recipients_only_the_unknown_one_is_bounced(
     assert {report["Return-Path"] for report in reports} == {"<>"}
 
 
+def test_a_copy_that_is_deferred_comes_later_and_the_others_do_not_come_again(
+    postfix: Postfix, customer: Customer
+) -> None:
+    suspended = customer.add(f"suspended{customer.mailbox.pk}")
+    provisioning.suspend(suspended)
+    postfix.send(letter("to both"), customer.mailbox, suspended, sender="binh@elsewhere.test")
+    eventually(lambda: "deferred" in postfix.status_of(suspended))
+    assert (subjects(customer.mailbox), subjects(suspended)) == (["to both"], [])
+    provisioning.resume(suspended)
+    postfix.flush()
+    postfix.wait_until_empty()
+    assert (subjects(customer.mailbox), subjects(suspended)) == (["to both"], ["to both"])
+
+
+@pytest.mark.slow
 def test_mail_waits_for_the_database_and_comes_once(system: System, postfix: Postfix, customer: Customer) -> None:
     mailboxes = [customer.mailbox, customer.add(f"b{customer.mailbox.pk}")]
     with system.without_postgres():
