@@ -3,6 +3,7 @@
 
 import os
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def needs_servers(arguments: list[str]) -> bool:
     return arguments[0] not in WITHOUT_SERVERS
 
 
+def exit_code(arguments: list[str]) -> int:
+    """Return how a command ends that could not be carried out: where an MTA waits, with "try again later"."""
+    return os.EX_TEMPFAIL if arguments[:1] == ["deliver"] else 1
+
+
 def main() -> None:
     """Set the embedded servers' URLs where the environment names no others, then run the command."""
     from django.core.exceptions import ImproperlyConfigured
@@ -49,7 +55,11 @@ def main() -> None:
                 os.environ.update({variables[name]: getattr(urls, name) for name in wanted})
             execute_from_command_line(sys.argv)
     except (embedded.EmbeddedError, ImproperlyConfigured) as error:
-        sys.exit(f"manage.py: {error}")
+        print(f"manage.py: {error}", file=sys.stderr)
+        sys.exit(exit_code(sys.argv[1:]))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(exit_code(sys.argv[1:]))
 
 
 if __name__ == "__main__":

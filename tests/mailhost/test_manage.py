@@ -61,3 +61,13 @@ def test_servers_that_cannot_be_used_are_a_sentence_not_a_traceback(data: Path) 
     assert done.returncode != 0
     assert done.stderr.startswith("manage.py: MAILHOST_DATA: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"MAILHOST_WORKERS": "many"}, {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h"}]
+)
+def test_what_keeps_a_delivery_from_beginning_is_temporary_to_the_mta(data: Path, variables: dict[str, str]) -> None:
+    data.write_text("a file")
+    done = run("deliver", "an@acme.test", MAILHOST_DATA=str(data), **variables)
+    assert done.returncode == os.EX_TEMPFAIL, done.stderr
+    assert run("migrate", MAILHOST_DATA=str(data), **variables).returncode == 1
