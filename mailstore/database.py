@@ -25,6 +25,15 @@ _LIMITS = "-c lock_timeout=3s -c statement_timeout=20s -c idle_in_transaction_se
 _PLANS = "-c plan_cache_mode=force_generic_plan"
 # Whatever is the server's or the role's default: what we say is stored must be.
 _DURABLE = "-c synchronous_commit=on"
+# A network that swallows everything is noticed by us: the server's limits do not help then. TCP only; seconds, but for
+# the last, in milliseconds.
+_NETWORK: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 _FEW: Final = 2
 """Connections that a pool opens at first. Two keep PostgreSQL busy; eight cost it half as much processor again."""
 _STUCK: Final = 0.05  # seconds in which no connection came back, after which one more is opened
@@ -47,8 +56,7 @@ def conninfo() -> str:
         password=settings["PASSWORD"] or None,
         host=settings["HOST"] or None,
         port=settings["PORT"] or None,
-        connect_timeout=5,
-        **options,
+        **(_NETWORK | options),
     )
 
 

@@ -354,16 +354,12 @@ class Deliveries:
         queue = self._queues.get(mailbox) or asyncio.Lock()
         self._queues[mailbox] = queue
         try:
-            async with asyncio.timeout(patience):
-                await queue.acquire()
-        except TimeoutError:
-            log.warning("delivery to mailbox %s deferred: too many wait for it", mailbox)
-            return {mailbox: Outcome.FAILED}
-        try:
-            async with self._waiting:
+            async with asyncio.timeout(patience) as waiting, queue, self._waiting:
+                waiting.reschedule(None)  # now it is its turn; a transaction is never cut short
                 return await self._attempt(message, {mailbox: address}, wait=True)
-        finally:
-            queue.release()
+        except TimeoutError:
+            log.warning("delivery to mailbox %s deferred: too many wait", mailbox)
+            return {mailbox: Outcome.FAILED}
 
     async def _attempt(self, message: "_Message", copies: Copies, *, wait: bool) -> Outcomes:
         """One transaction: what became of the copies that it could decide on."""

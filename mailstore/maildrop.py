@@ -181,7 +181,7 @@ WHERE session.id = held.id
 RETURNING EXISTS (SELECT FROM box), set_config('synchronous_commit', %(commit)s, true)
 """
 
-_ENDED_HERE = """SELECT FROM mailstore_maildropsession WHERE id = %(session)s AND "end" = 'quit'"""
+_ENDED_HERE = """SELECT expunged FROM mailstore_maildropsession WHERE id = %(session)s AND "end" = 'quit'"""
 
 
 class Listing:
@@ -466,7 +466,8 @@ class Maildrop:
             row = await (await connection.execute(_FINISH, parameters, binary=True)).fetchone()
             if row is None:
                 # Committed by an attempt whose answer was lost, or taken over by somebody else?
-                if not await (await connection.execute(_ENDED_HERE, parameters)).fetchone():
+                ended = await (await connection.execute(_ENDED_HERE, parameters)).fetchone()
+                if not ended or (removed and not ended[0]):
                     raise LockLost
             elif removed and not row[0]:
                 raise Suspended

@@ -114,7 +114,7 @@ class MaildropSession(TenantOwned):
         indexes = (
             models.Index(fields=("mailbox", "started_at"), name="session_of_mailbox"),
             models.Index(fields=("ended_at",), name="session_ended"),
-            models.Index(fields=("listener",), condition=Q(ended_at=None), name="session_open_of_listener"),
+            models.Index(fields=("listener",), name="session_of_listener"),
         )
 
     def __str__(self) -> str:

@@ -162,6 +162,15 @@ def test_setpassword_holds_from_the_next_login_on(acme: Customer, type_in: Any) 
     assert refusal("setpassword", "nobody@acme.test", "--generate") == "there is no mailbox nobody@acme.test."
 
 
+def test_an_alias_is_a_further_address(acme: Customer, globex: Customer) -> None:
+    assert run("addalias", "Sales@acme.test", "an@acme.test") == "Alias sales@acme.test of an@acme.test: added.\n"
+    assert run("addalias", "sales@acme.test", "an@acme.test") == "Alias sales@acme.test of an@acme.test: exists.\n"
+    assert acme.mailbox.aliases.get().address == "sales@acme.test"
+    assert "is not a domain of" in refusal("addalias", "sales@globex.test", "an@acme.test")
+    assert refusal("addalias", "an@acme.test", "an@acme.test")
+    assert refusal("addalias", "help@acme.test", "nobody@acme.test")
+
+
 def test_suspend_resume_and_close_can_be_repeated(acme: Customer) -> None:
     def state() -> str:
         acme.mailbox.refresh_from_db()

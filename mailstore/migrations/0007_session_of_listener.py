@@ -1,0 +1,16 @@
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """For the purge, which asks of each dead listener whether any session still names it."""
+
+    atomic = False
+    dependencies = [("mailstore", "0006_expunged_by")]
+
+    operations = [
+        AddIndexConcurrently(
+            model_name="maildropsession",
+            index=models.Index(fields=["listener"], name="session_of_listener"),
+        ),
+    ]
