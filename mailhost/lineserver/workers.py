@@ -27,7 +27,8 @@ _SPARE_FILES = 200
 """Open files that each worker keeps for databases, spools and logs."""
 _STEADY_SECONDS = 10
 """A worker that lived so long is replaced at once."""
-_LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 2.0
+"""Before a worker that dies again and again is replaced. Clients wait meanwhile: its sockets still get their share."""
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 

@@ -162,14 +162,14 @@ def test_again_and_again_killed_workers_lock_nobody_out(system: System) -> None:
 
         def open_and_leave(mailbox: Mailbox) -> float:
             began = time.monotonic()
-            with listener.open(mailbox, within=15):
+            with listener.open(mailbox, within=30):
                 return elapsed(began)
 
-        for round_ in range(60):
+        for round_ in range(40):
             opening = [threads.submit(open_and_leave, mailbox) for mailbox in mailboxes for _ in range(3)]
             time.sleep(0.003 * (round_ % 20))
             for worker in listener.workers()[: 1 + round_ % 2]:
                 os.kill(worker, signal.SIGKILL)
             worst = max([worst, *(each.result() for each in opening)])
     print(f"the longest wait was {worst:.2f} s")
-    assert worst < 15
+    assert worst < 10
