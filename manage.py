@@ -4,7 +4,7 @@
 import os
 import sys
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 # These read and write files only, so they must not wait for a database.
@@ -37,6 +37,18 @@ def exit_code(arguments: list[str]) -> int:
     return os.EX_TEMPFAIL if arguments[:1] == ["deliver"] else 1
 
 
+def _close_connections() -> None:
+    """Say goodbye to the database, which otherwise logs that somebody left without."""
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+
+    with suppress(ImproperlyConfigured):  # said by the command itself
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+            if close_pool := getattr(connection, "close_pool", None):
+                close_pool()
+
+
 def main() -> None:
     """Set the embedded servers' URLs where the environment names no others, then run the command."""
     from django.core.exceptions import ImproperlyConfigured
@@ -53,7 +65,10 @@ def main() -> None:
                 data = environment.read("MAILHOST_DATA", "var", lambda text: Path(text).expanduser().absolute())
                 urls = until_the_end.enter_context(embedded.servers(data, wanted=wanted))
                 os.environ.update({variables[name]: getattr(urls, name) for name in wanted})
-            execute_from_command_line(sys.argv)
+            try:
+                execute_from_command_line(sys.argv)
+            finally:
+                _close_connections()
     except (embedded.EmbeddedError, ImproperlyConfigured) as error:
         print(f"manage.py: {error}", file=sys.stderr)
         sys.exit(exit_code(sys.argv[1:]))

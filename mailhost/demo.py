@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, make_msgid
+from email.utils import format_datetime
 from typing import Final
 
 from django.conf import settings
@@ -76,8 +76,9 @@ def _messages() -> list[EmailMessage]:
     plain.set_content(
         "Hello An,\n"
         "\n"
-        "this mailbox lies in PostgreSQL. Fetch it with any POP3 client; what you delete\n"
-        "there can be restored in the admin until its retention is over.\n"
+        "this mailbox lies in PostgreSQL. Fetch it with any POP3 client;\n"
+        "what you delete there can be restored in the admin until its\n"
+        "retention is over.\n"
         "\n"
         ".A line that begins with a dot arrives as it was sent.\n"
         "\n"
@@ -90,6 +91,7 @@ def _messages() -> list[EmailMessage]:
         [("item", "pieces", "shelf"), *((f"item {number}", number * 7 % 50, f"A{number}") for number in range(1, 41))]
     )
     attached.add_attachment(table.getvalue().encode(), maintype="text", subtype="csv", filename="stock.csv")
+    attached.set_boundary("=-stock-at-the-end-of-the-month")
     vietnamese = _message("Nguyễn Văn Bình <binh@example.com>", "Họp nhóm chiều thứ Năm")
     vietnamese.set_content(
         "Chào An,\n"
@@ -109,5 +111,6 @@ def _message(sender: str, subject: str) -> EmailMessage:
     message["To"] = ADDRESS
     message["Subject"] = subject
     message["Date"] = format_datetime(timezone.now())
-    message["Message-ID"] = make_msgid(domain="example.com")
+    # Of one length everywhere, so that the octets of the README are those of each installation.
+    message["Message-ID"] = f"<{subject.encode().hex()[:24]}@example.com>"
     return message

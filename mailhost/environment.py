@@ -52,6 +52,14 @@ def address(text: str, *, or_path: bool = False, implicit_tls: bool = False) -> 
     return Endpoint(host, int(port), implicit_tls=implicit_tls)
 
 
+def file(text: str) -> Path:
+    """The path of a file that is there."""
+    path = Path(text).expanduser().absolute()
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    return path
+
+
 def size(text: str) -> int:
     """Octets, as `1048576`, `512K`, `50M` or `1G` (powers of 1024)."""
     match = _SIZE.fullmatch(text)

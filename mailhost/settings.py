@@ -93,11 +93,12 @@ MAILHOST_PROXY_NETWORKS = env.read("MAILHOST_PROXY_NETWORKS", "", env.networks)
 
 # --- TLS: a pair that is given, or the one made in the data directory (mailhost/tls.py) ------------
 
-MAILHOST_TLS_CERT = env.read("MAILHOST_TLS_CERT", str(MAILHOST_DATA / "tls" / "cert.pem"), Path)
-MAILHOST_TLS_KEY = env.read("MAILHOST_TLS_KEY", str(MAILHOST_DATA / "tls" / "key.pem"), Path)
-MAILHOST_TLS_GIVEN = bool(os.environ.get("MAILHOST_TLS_CERT") or os.environ.get("MAILHOST_TLS_KEY"))
 if bool(os.environ.get("MAILHOST_TLS_CERT")) != bool(os.environ.get("MAILHOST_TLS_KEY")):
     raise ImproperlyConfigured("MAILHOST_TLS_CERT and MAILHOST_TLS_KEY must be set together.")
+MAILHOST_TLS_GIVEN = bool(os.environ.get("MAILHOST_TLS_CERT") or os.environ.get("MAILHOST_TLS_KEY"))
+_pem = env.file if MAILHOST_TLS_GIVEN else Path
+MAILHOST_TLS_CERT = env.read("MAILHOST_TLS_CERT", str(MAILHOST_DATA / "tls" / "cert.pem"), _pem)
+MAILHOST_TLS_KEY = env.read("MAILHOST_TLS_KEY", str(MAILHOST_DATA / "tls" / "key.pem"), _pem)
 
 # --- Signing in ------------------------------------------------------------------------------------
 
@@ -220,6 +221,12 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        # Anybody can send any Host header: the refusal is the whole answer.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # Connections that are lost are logged by those who use them, once.
+        "psycopg": {"level": "ERROR"},
+    },
     "root": {
         "handlers": ["stderr"],
         "level": env.read("MAILHOST_LOG_LEVEL", "INFO", env.one_of("DEBUG", "INFO", "WARNING", "ERROR")),

@@ -288,6 +288,7 @@ class Maildrops:
         try:
             attempt = await self._throttle.admit(address=address, password=password, client=client, known=known)
         except TooManyFailures:
+            log.warning("login refused unseen, after too many failures: %s from %s", address or "no address", client)
             await throttle.answer_on_tick(delay=0.0)
             raise
         try:
@@ -295,6 +296,7 @@ class Maildrops:
         except Busy:
             raise Unavailable from None
         if not matches:
+            log.info("login failed: %s from %s", address or "no address", client)
             await throttle.answer_on_tick(delay=attempt.delay)
             raise WrongPassword
         await self._throttle.succeeded(attempt)

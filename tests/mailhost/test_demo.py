@@ -1,6 +1,7 @@
 import email
 from email.message import EmailMessage
 from email.policy import default
+from pathlib import Path
 
 import pytest
 from django.contrib.auth import authenticate
@@ -83,3 +84,12 @@ def test_a_demo_that_was_interrupted_is_completed(monkeypatch: pytest.MonkeyPatc
     assert made.operator_password
     assert Tenant.objects.count() == 1
     assert Message.objects.count() == 3
+
+
+def test_the_dialogue_of_the_readme_shows_the_demos_octets() -> None:
+    create_demo()
+    octets = list(Message.objects.order_by("uid").values_list("octets", flat=True))
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    listing = "".join(f"    {number} {size}\n" for number, size in enumerate(octets, 1))
+    assert f"    +OK 3 messages ({sum(octets)} octets)\n{listing}    .\n" in readme
+    assert f"    retr 1\n    +OK {octets[0]} octets\n" in readme

@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import OperationalError, connections
 
 from accounts.models import User
 from mailhost import demo
@@ -39,8 +39,13 @@ class Command(BaseCommand):
             self.stdout.write(f"Starting Mailhost on {settings.MAILHOST_DATA} ...")
             self.stdout.flush()
             with _reserved(addresses):
-                call_command("migrate", verbosity=0, interactive=False)
-                trial = _demo() if all(map(_is_local, addresses.values())) else None
+                try:
+                    call_command("migrate", verbosity=0, interactive=False)
+                except OperationalError as error:
+                    raise CommandError(f"The database does not answer: {str(error).splitlines()[0]}") from None
+                trial = self._demo() if all(map(_is_local, addresses.values())) else None
+                if not User.objects.filter(is_superuser=True).exists():
+                    self.stdout.write("Nobody can sign in to the admin yet: make an operator with createsuperuser.")
                 settings.STATIC_ROOT.mkdir(exist_ok=True)  # empty: files are found in the packages
                 connections.close_all()
                 connections["default"].close_pool()  # type: ignore[attr-defined] # its threads would look for a database that we do not need
@@ -49,22 +54,27 @@ class Command(BaseCommand):
             supervisor = Supervisor(roles, environment=_environment(), log=log)
             supervisor.run(every_tick=_Watch(log, addresses, trial))
 
+    def _demo(self) -> demo.Demo | None:
+        """Make the demo in an empty database; find it in one where it still is as it was made."""
+        if made := demo.create_demo():
+            if made.operator:  # told at once, whatever becomes of this start: it cannot be told again
+                self.stdout.write(
+                    f"The operator of the admin is {made.operator} with the password {made.operator_password}\n"
+                    "(which is not shown again)."
+                )
+                self.stdout.flush()
+            return made
+        user = User.objects.filter(email=demo.ADDRESS).first()
+        if user and user.check_password(demo.PASSWORD):
+            return demo.Demo(demo.ADDRESS, demo.PASSWORD, operator=None, operator_password=None)
+        return None
+
 
 def _only_one(data: Path) -> Lock:
     lock = take(data / "up.lock")
     if lock is None:
         raise CommandError(f"Mailhost already runs on {data}. For a second one set MAILHOST_DATA and other ports.")
     return lock
-
-
-def _demo() -> demo.Demo | None:
-    """Make the demo in an empty database; find it in one where it still is as it was made."""
-    if made := demo.create_demo():
-        return made
-    user = User.objects.filter(email=demo.ADDRESS).first()
-    if user and user.check_password(demo.PASSWORD):
-        return demo.Demo(demo.ADDRESS, demo.PASSWORD, operator=None, operator_password=None)
-    return None
 
 
 @contextmanager
@@ -213,19 +223,12 @@ class _Watch:
             url = f"--insecure pop3s://{self._addresses['MAILHOST_POP3S']}/1"  # nobody vouches for our certificate
         else:
             url = f"pop3://{self._addresses['MAILHOST_POP3']}/1"
-        lines = [
+        return [
             f"  There is a demo mailbox {trial.address} with the password {trial.password}. Try:",
             "",
             f"    curl -u {trial.address}:{trial.password} {url}",
             "",
         ]
-        if trial.operator:
-            lines += [
-                f"  Sign in to the admin as {trial.operator} with the password {trial.operator_password}",
-                "  (which is not shown again).",
-                "",
-            ]
-        return lines
 
 
 def _answers(name: str, address: Endpoint) -> bool:

@@ -1,5 +1,6 @@
 """`manage.py purge`: remove now what Celery would remove in time."""
 
+import signal
 import sys
 from argparse import ArgumentTypeError
 from typing import Any, Final
@@ -37,6 +38,13 @@ class Command(BaseCommand):
         bar.disable = not sys.stderr.isatty()
         removed = Purged()
         told = 0
+        interrupted = False
+
+        def interrupt(*_: object) -> None:
+            """Stop where a transaction ends; the second time, at once."""
+            nonlocal interrupted
+            interrupted = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
         def watch(purged: Purged) -> None:
             nonlocal removed, told
@@ -45,7 +53,10 @@ class Command(BaseCommand):
             if bar.disable and purged.messages >= told + _STRIDE:
                 told = purged.messages
                 self.stdout.write(f"{told:,} of {total:,} messages")
+            if interrupted:
+                raise KeyboardInterrupt
 
+        before = signal.signal(signal.SIGINT, interrupt)
         try:
             with bar:
                 task = bar.add_task("Messages", total=total)
@@ -53,6 +64,8 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             self._tell(removed.tenants, "are gone")
             raise CommandError("interrupted; the rest goes with the next purge", returncode=130) from None
+        finally:
+            signal.signal(signal.SIGINT, before)
         self._tell(removed.tenants, "are gone")
         self.stdout.write(
             f"also {removed.contents:,} contents, {removed.sessions:,} sessions, {removed.ledger:,} ledger entries, "
