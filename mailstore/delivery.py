@@ -236,7 +236,7 @@ class Deliveries:
         self._pool = Pool(size=connections)
         # Neither large messages nor those who wait for a mailbox ever take all connections.
         self._large = asyncio.Semaphore(max(1, connections // 2))
-        self._waiting = asyncio.Semaphore(max(1, connections // 2))
+        self._waiting = asyncio.Semaphore(max(1, connections // 4))
         self._queues: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # by mailbox
         self._subaddress = subaddress
         self._default_domain = default_domain
@@ -329,9 +329,7 @@ class Deliveries:
         the store: that is an outcome.
         """
         copies = {recipient.mailbox_id: recipient.address for recipient in reversed(recipients)}
-        message = _Message(spool, reverse_path, received)
-        async with self._large if message.large else contextlib.nullcontext():
-            outcomes = await self._store(message, copies)
+        outcomes = await self._store(_Message(spool, reverse_path, received), copies)
         return [outcomes[recipient.mailbox_id] for recipient in recipients]
 
     async def _store(self, message: "_Message", copies: Copies) -> Outcomes:
@@ -340,8 +338,8 @@ class Deliveries:
         So nobody waits for a mailbox while holding another: no two wait for each other, and one that is stuck delays
         no other's mail.
         """
-        free = {mailbox: address for mailbox, address in copies.items() if mailbox not in self._queues}
-        outcomes = await self._attempt(message, free, wait=False) if free else {}
+        async with self._large if message.large else contextlib.nullcontext():
+            outcomes = await self._attempt(message, copies, wait=False)
         deadline = time.monotonic() + _PATIENCE
         for mailbox, address in copies.items():
             if mailbox not in outcomes:
