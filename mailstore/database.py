@@ -35,7 +35,7 @@ _NETWORK: Final = {
     "tcp_user_timeout": 25_000,
 }
 _FEW: Final = 2
-"""Connections that a pool opens at first. Two keep PostgreSQL busy; eight cost it half as much processor again."""
+"""Connections that a pool keeps busy. Two keep PostgreSQL busy; eight cost it half as much processor again."""
 _STUCK: Final = 0.05  # seconds in which no connection came back, after which one more is opened
 _PATIENCE: Final = 5.0  # seconds to wait for a connection before the peer is told to come again
 _PAUSE: Final = 0.25  # seconds between two attempts to connect
@@ -64,11 +64,13 @@ class Pool:
     """Connections of one process, in autocommit mode, each lent to one piece of work at a time. Opened after the fork.
 
     Every statement is prepared at its first use. psycopg's own pool took a tenth of the time of a POP3 session, and
-    grows whenever somebody waits; this one keeps few connections busy and grows when all of them are stuck.
+    grows whenever somebody waits; this one keeps `few` connections busy and grows when all of them are stuck. Work that
+    waits for the disk wants more of them: PostgreSQL writes the commits of all that wait in one go.
     """
 
-    def __init__(self, *, size: int) -> None:
+    def __init__(self, *, size: int, few: int = _FEW) -> None:
         self._most = size
+        self._few = min(few, size)
         self._count = 0  # connections, also those that are being opened
         self._idle: list[Connection] = []  # the one used last is used next
         self._waiting: deque[asyncio.Future[Connection]] = deque()
@@ -79,7 +81,7 @@ class Pool:
 
     def open(self) -> None:
         """Begin to open the first connections; does not wait for the database."""
-        for _ in range(min(_FEW, self._most)):
+        for _ in range(self._few):
             self._open_one()
 
     async def close(self) -> None:
@@ -135,7 +137,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Connection] = loop.create_future()
         self._waiting.append(future)
-        if self._count < min(_FEW, self._most):
+        if self._count < self._few:
             self._open_one()
         elif self._growth is None and self._count < self._most:
             self._growth = loop.call_later(_STUCK, self._grow, self._given_back)
@@ -188,7 +190,7 @@ class Pool:
     def _drop(self, connection: Connection) -> None:
         self._count -= 1
         connection.pgconn.finish()
-        if self._waiting and not self._ended and self._count < min(_FEW, self._most):
+        if self._waiting and not self._ended and self._count < self._few:
             self._open_one()
 
     def _drop_idle(self) -> None:

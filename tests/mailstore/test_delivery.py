@@ -553,6 +553,21 @@ async def test_a_store_that_only_reads_defers(acme: Customer, monkeypatch: pytes
     await reading.stop()
 
 
+async def test_a_slow_disk_does_not_keep_large_messages_out(acme: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_LIMITS", "-c statement_timeout=200ms")
+    await execute("""
+        CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.03); RETURN NEW; END $$;
+        CREATE TRIGGER fault BEFORE INSERT ON mailstore_contentchunk FOR EACH ROW EXECUTE FUNCTION fault();
+    """)
+    impatient = Deliveries(connections=1, subaddress="+", default_domain="acme.test")
+    await impatient.start()
+    try:
+        assert await deliver(impatient, b"x" * 3_000_000, acme.mailbox) == [STORED]
+    finally:
+        await impatient.stop()
+        await execute("DROP FUNCTION fault CASCADE")
+
+
 async def test_a_connection_that_is_lost_is_replaced_and_stores_nothing_twice(
     acme: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
