@@ -192,8 +192,8 @@ SELECT mailbox_id FROM mailstore_deliveryledger
 WHERE mailbox_id = ANY (%(refused)s) AND digest = %(digest)b
 """
 
-# A content for each tenant, but for those that have one from an earlier transaction of this delivery. All chunks come in
-# one statement, and the largest message must get through on the slowest disk.
+# A content for each tenant, but for those that have one from an earlier transaction of this delivery. All chunks come
+# in one statement, and the largest message must get through on the slowest disk.
 _BEGIN_LARGE = """
 WITH wanted AS (
     SELECT DISTINCT tenant_id FROM accounts_mailbox
