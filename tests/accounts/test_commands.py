@@ -321,9 +321,14 @@ def test_on_a_terminal_the_password_is_asked_for_twice(acme: Customer) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_reader_that_has_seen_enough_is_no_error(acme: Customer) -> None:
-    quiet = f"{sys.executable} manage.py listmailboxes | true; exit ${{PIPESTATUS[0]}}"
+    quiet = '"$0" manage.py listmailboxes | true; exit ${PIPESTATUS[0]}'
     done = subprocess.run(
-        ["bash", "-c", quiet], cwd=ROOT, env=_environment(), capture_output=True, timeout=60, check=False
+        ["bash", "-c", quiet, sys.executable],
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert done.stderr == b""
 
