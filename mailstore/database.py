@@ -78,6 +78,7 @@ class Pool:
         self._growth: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
         self._ended = False
+        self._away = False  # the database, and that is logged
 
     def open(self) -> None:
         """Begin to open the first connections; does not wait for the database."""
@@ -176,11 +177,16 @@ class Pool:
                 try:
                     connection = await AsyncConnection.connect(conninfo(), autocommit=True, prepare_threshold=0)
                 except psycopg.OperationalError as error:
-                    log.warning("the database is away: %s", str(error).partition("\n")[0])
+                    if not self._away:
+                        self._away = True
+                        log.warning("the database is away: %s", str(error).partition("\n")[0])
                     if not any(not future.done() for future in self._waiting):
                         raise
                     await asyncio.sleep(_PAUSE)
                 else:
+                    if self._away:
+                        self._away = False
+                        log.info("the database is back")
                     break
         except (psycopg.OperationalError, asyncio.CancelledError):
             self._count -= 1

@@ -92,7 +92,10 @@ async def test_a_connection_left_in_a_transaction_is_not_used_again(pool: Pool) 
     assert left not in await asyncio.gather(*(pool.run(backend) for _ in range(20)))
 
 
-async def test_a_database_that_is_away_is_said_to_be_and_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_is_away_is_said_to_be_once_and_found_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mailstore.database")
     there = database.conninfo()
     monkeypatch.setattr(database, "conninfo", lambda: "host=127.0.0.1 port=1 connect_timeout=1")
     monkeypatch.setattr(database, "_PATIENCE", 0.3)
@@ -104,6 +107,9 @@ async def test_a_database_that_is_away_is_said_to_be_and_found_again(monkeypatch
     monkeypatch.setattr(database, "_PATIENCE", 5.0)
     assert await pool.run(backend)
     await pool.close()
+    away, back = caplog.messages
+    assert away.startswith("the database is away: ")
+    assert back == "the database is back"
 
 
 async def test_commits_are_durable_whatever_the_servers_default_is(transactional_db: None) -> None:
