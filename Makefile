@@ -12,7 +12,7 @@ PIP_INSTALL = $(IN_VENV) -m pip install --quiet --disable-pip-version-check --re
 # Two at least: much of the time tests wait for servers to start and end.
 PYTEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 2 ] && echo "$$n" || echo 2)
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url pyproject.toml --group embedded
+	--no-strip-extras --no-header --no-annotate --no-emit-index-url pyproject.toml --group embedded
 
 .PHONY: run test check bench soak lock clean
 .SUFFIXES:
