@@ -361,7 +361,7 @@ class MailboxAdmin(Provisioned):
         if term.startswith("@"):
             return Q(domain__name=term[1:])
         aliases = Alias.objects.filter(address__startswith=term)
-        return Q(address__startswith=term) | Q(pk__in=aliases.values("mailbox"))
+        return Q(address__startswith=term) | Q(pk__in=aliases.values("targets__mailbox"))
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
@@ -455,7 +455,7 @@ class MailboxAdmin(Provisioned):
 
     @admin.display(description="aliases")
     def aliases(self, mailbox: Mailbox) -> str:
-        return ", ".join(map(str, mailbox.aliases.all()[:100])) or "none"
+        return ", ".join(map(str, Alias.objects.filter(targets__mailbox=mailbox)[:100])) or "none"
 
     @admin.display(description="pages")
     def pages(self, mailbox: Mailbox) -> str:
@@ -469,8 +469,7 @@ class AliasForm(ProvisioningForm):
 
     class Meta:
         model = Alias
-        fields = ("address", "mailbox")
-        help_texts: ClassVar = {"address": "In any domain of the mailbox's tenant."}
+        fields = ("address",)
 
     def write(self) -> Alias:
         address = self.cleaned_data["address"]
@@ -486,12 +485,11 @@ class AliasForm(ProvisioningForm):
 @admin.register(Alias)
 class AliasAdmin(Provisioned):
     add_form = AliasForm
-    list_display = ("address", "mailbox", "tenant", "created_at")
+    list_display = ("address", "tenant", "created_at")
     list_filter = (TenantFilter,)
-    list_select_related = ("mailbox", "tenant")
+    list_select_related = ("tenant",)
     ordering = ("address",)
-    search_fields = ("address__startswith", "mailbox__address__startswith")
-    autocomplete_fields = ("mailbox",)
+    search_fields = ("address__startswith", "targets__mailbox__address__startswith")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("address", "mailbox", "tenant", "created_at") if obj else ("address", "mailbox", "release")

@@ -1,5 +1,7 @@
-"""Who has mail: tenants, their domains, the people who sign in, and the mailboxes."""
+"""Who has mail: tenants, their domains, the people and programs that sign in, and the mailboxes."""
 
+import secrets
+import uuid
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
@@ -10,17 +12,37 @@ from django.db.models import F, Q
 from django.db.models.functions import Lower, Now
 
 from accounts import addresses
-from accounts.tenancy import TenantOwned, TenantQuerySet, owned
+from accounts.tenancy import RootQuerySet, TenantOwned, TenantQuerySet, owned
 
 
-class TenantRoots(models.QuerySet["Tenant"]):
-    """Tenants themselves."""
+class Role(models.TextChoices):
+    """What somebody is here. What each may do stands in `accounts.permissions`, what each sees in `principals`."""
 
-    def visible_to(self, principal: Any) -> "TenantRoots":
-        """As `TenantQuerySet.visible_to`: a tenant's staff sees the tenant it belongs to."""
-        if not principal.is_active or not principal.is_staff:
-            return self.none()
-        return self if principal.is_superuser else self.filter(pk=principal.tenant_id)
+    OPERATOR = "operator"
+    RESELLER = "reseller"
+    TENANT_ADMIN = "tenant-admin", "tenant admin"
+    DOMAIN_ADMIN = "domain-admin", "domain admin"
+    SUPPORT = "support"
+    MEMBER = "member"
+
+
+class Reseller(models.Model):
+    """Sells mail hosting: owns tenants."""
+
+    slug = models.SlugField(max_length=63, unique=True)
+    name = models.CharField(max_length=200)
+    external_id = models.CharField(
+        max_length=200, null=True, blank=True, unique=True, help_text="What the caller's own system calls it."
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[Any] = RootQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("slug",)
+
+    def __str__(self) -> str:
+        return self.slug
 
 
 class Tenant(models.Model):
@@ -28,6 +50,12 @@ class Tenant(models.Model):
 
     slug = models.SlugField(max_length=63, unique=True)
     name = models.CharField(max_length=200)
+    reseller = models.ForeignKey(
+        Reseller, models.PROTECT, null=True, blank=True, related_name="tenants", help_text="Empty: the host's own."
+    )
+    external_id = models.CharField(
+        max_length=200, null=True, blank=True, unique=True, help_text="What the caller's own system calls it."
+    )
     retention = models.DurationField(
         null=True,
         blank=True,
@@ -44,7 +72,7 @@ class Tenant(models.Model):
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
-    objects: ClassVar[Any] = TenantRoots.as_manager()
+    objects: ClassVar[Any] = RootQuerySet.as_manager()
 
     class Meta:
         ordering = ("slug",)
@@ -53,21 +81,86 @@ class Tenant(models.Model):
         return self.slug
 
 
+def _verification_token() -> str:
+    return secrets.token_hex(16)
+
+
 class Domain(TenantOwned):
     """A domain whose mail is hosted here. Belongs to one tenant."""
 
+    class State(models.TextChoices):
+        PENDING = "pending"  # nobody has shown yet that it is the tenant's
+        VERIFIED = "verified"
+        FAILING = "failing"  # it was shown once, and is not any more
+
     name = models.CharField(max_length=253, unique=True, help_text="In normal form: A-labels in lower case.")
+    external_id = models.CharField(  # noqa: DJ001 - null, since many may have none
+        max_length=200, null=True, blank=True, help_text="What the caller's own system calls it."
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.PENDING, editable=False)
+    verification_token = models.CharField(max_length=32, default=_verification_token, editable=False)
+    checked_at = models.DateTimeField(null=True, editable=False, help_text="When DNS was last asked.")
+    failing_since = models.DateTimeField(null=True, editable=False)
+    alias_of = owned(
+        "accounts.Domain",
+        null=True,
+        blank=True,
+        related_name="alias_domains",
+        help_text="Mail to an address here is for the same local part there.",
+    )
+    subaddress = models.CharField(  # noqa: DJ001 - null: the host's; empty: none
+        max_length=1, null=True, blank=True, help_text="What separates a subaddress, such as +. Empty: nothing does."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    domain_path: ClassVar = "pk"
 
     class Meta:
         ordering = ("name",)
         constraints = (
             models.UniqueConstraint(fields=("tenant", "id"), name="domain_of_tenant"),
+            models.UniqueConstraint(fields=("tenant", "external_id"), name="domain_external_id"),
             models.CheckConstraint(condition=Q(name=Lower(F("name"))), name="domain_name_folded"),
+            models.CheckConstraint(condition=~Q(alias_of=F("id")), name="domain_alias_of_another"),
         )
 
     def __str__(self) -> str:
         return self.name
+
+
+class Allowance(models.Model):
+    """How much a reseller, a tenant or a domain may have, and how much it has: one row for each of them.
+
+    Counts are kept for all, in the transaction that changes what they count (`accounts.limits`). `octets` is kept only
+    while `max_octets` is set, by a trigger on the mailboxes' counters: else every delivery would lock one row.
+    """
+
+    reseller = models.OneToOneField(Reseller, models.CASCADE, null=True, related_name="allowance")
+    tenant = models.ForeignKey(
+        "accounts.Tenant", models.CASCADE, null=True, related_name="allowances", db_index=False, db_constraint=False
+    )
+    domain = models.OneToOneField(Domain, models.CASCADE, null=True, related_name="allowance", db_constraint=False)
+    max_domains = models.BigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    max_mailboxes = models.BigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    max_aliases = models.BigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    max_octets = models.BigIntegerField(null=True, blank=True, help_text="Of all its mail together. Empty: no limit.")
+    domains = models.BigIntegerField(default=0, editable=False)
+    mailboxes = models.BigIntegerField(default=0, editable=False, help_text="Those that are open.")
+    aliases = models.BigIntegerField(default=0, editable=False)
+    octets = models.BigIntegerField(default=0, editable=False, help_text="While max_octets is set.")
+    warned_percent = models.SmallIntegerField(default=0, editable=False)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(reseller__isnull=False, tenant=None, domain=None) | Q(reseller=None, tenant__isnull=False),
+                name="allowance_of_one",
+            ),
+            models.UniqueConstraint(fields=("tenant",), condition=Q(domain=None), name="allowance_of_tenant"),
+        )
+
+    def __str__(self) -> str:
+        return f"allowance {self.pk}"
 
 
 class Users(BaseUserManager["User"]):
@@ -92,7 +185,7 @@ class Users(BaseUserManager["User"]):
             email = addresses.address(email)
         except addresses.BadAddress as error:
             raise ValidationError(str(error)) from None
-        user = self.model(email=email, is_staff=True, is_superuser=True, **fields)
+        user = self.model(email=email, role=Role.OPERATOR, is_staff=True, is_superuser=True, **fields)
         user.set_password(password)
         user.save(using=self._db)
         return user
@@ -105,6 +198,15 @@ class User(AbstractBaseUser, PermissionsMixin):
     tenant = models.ForeignKey(
         Tenant, models.PROTECT, null=True, blank=True, related_name="+", help_text="Empty for operators."
     )
+    role = models.CharField(max_length=12, choices=Role, default=Role.MEMBER)
+    reseller = models.ForeignKey(
+        Reseller, models.PROTECT, null=True, blank=True, related_name="+", help_text="Whose staff it is."
+    )
+    domains: Any = models.ManyToManyField(
+        Domain, through="DomainAdmin", related_name="+", blank=True, help_text="What a domain admin looks after."
+    )
+    # Longer than Django's own: hashes come along from other servers (accounts.hashes).
+    password = models.CharField("password", max_length=255)
     email = models.CharField(  # noqa: DJ001 - null, since many closed mailboxes may have none
         "login", max_length=320, unique=True, null=True, help_text="An address in normal form."
     )
@@ -117,14 +219,34 @@ class User(AbstractBaseUser, PermissionsMixin):
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
 
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
+
     class Meta:
         constraints = (
             models.UniqueConstraint(fields=("tenant", "id"), name="user_of_tenant"),
+            models.CheckConstraint(
+                condition=Q(is_superuser=True, role="operator") | Q(is_superuser=False) & ~Q(role="operator"),
+                name="user_operator_is_superuser",
+            ),
+            models.CheckConstraint(condition=Q(tenant=None) | Q(reseller=None), name="user_of_tenant_or_reseller"),
             models.CheckConstraint(condition=Q(email=Lower(F("email"))), name="user_email_folded"),
         )
 
     def __str__(self) -> str:
         return self.email or f"user {self.pk}"
+
+
+class DomainAdmin(TenantOwned):
+    """A domain that a domain admin looks after."""
+
+    user = models.ForeignKey(User, models.CASCADE, db_constraint=False, related_name="+")
+    domain = models.ForeignKey(Domain, models.CASCADE, db_constraint=False, related_name="+")
+
+    domain_path: ClassVar = "domain"
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("user", "domain"), name="domain_admin_once"),)
 
 
 class MailboxQuerySet(TenantQuerySet["Mailbox"]):
@@ -144,17 +266,28 @@ class Mailbox(TenantOwned):
 
     class State(models.TextChoices):
         ACTIVE = "active"
+        NO_LOGIN = "no-login", "receives mail, login off"
+        NO_RECEIVE = "no-receive", "login works, mail is deferred"
         SUSPENDED = "suspended"
 
     domain = owned("accounts.Domain", related_name="mailboxes")
     user = models.OneToOneField(User, models.PROTECT, related_name="mailbox", db_constraint=False)
     address = models.CharField(max_length=320, help_text="In normal form: folded, the domain as A-labels.")
-    state = models.CharField(max_length=9, choices=State, default=State.ACTIVE)
+    name = models.CharField(max_length=200, blank=True, default="", help_text="Whose it is, as people read it.")
+    external_id = models.CharField(  # noqa: DJ001 - null, since many may have none
+        max_length=200, null=True, blank=True, help_text="What the caller's own system calls it."
+    )
+    state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
+    state_reason = models.CharField(
+        max_length=500, blank=True, default="", help_text="Why it is in that state; its owner reads it."
+    )
+    legal_hold = models.BooleanField(default=False, help_text="No purge removes any of its mail.")
     closed_at = models.DateTimeField(
         null=True, blank=True, help_text="Since then nobody can use it; it is purged after the retention."
     )
     quota_octets = models.BigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
     used_octets = models.BigIntegerField(default=0, editable=False)
+    warned_percent = models.SmallIntegerField(default=0, editable=False)
     message_count = models.BigIntegerField(default=0, editable=False)
     # The next message's uid. Only ever grows, so that no unique-id comes twice.
     next_uid = models.BigIntegerField(default=1, editable=False)
@@ -174,12 +307,18 @@ class Mailbox(TenantOwned):
 
     objects: ClassVar[Any] = MailboxQuerySet.as_manager()
 
+    mailbox_path: ClassVar = "pk"
+    domain_path: ClassVar = "domain"
+
     class Meta:
         verbose_name_plural = "mailboxes"
         ordering = ("address",)
         constraints = (
             models.UniqueConstraint(fields=("address",), condition=Q(closed_at=None), name="mailbox_address_of_open"),
             models.UniqueConstraint(fields=("tenant", "id"), name="mailbox_of_tenant"),
+            models.UniqueConstraint(
+                fields=("tenant", "external_id"), condition=Q(closed_at=None), name="mailbox_external_id"
+            ),
             models.CheckConstraint(condition=Q(address=Lower(F("address"))), name="mailbox_address_folded"),
             models.CheckConstraint(
                 condition=Q(used_octets__gte=0, message_count__gte=0, next_uid__gte=1),
@@ -192,6 +331,7 @@ class Mailbox(TenantOwned):
         indexes = (
             models.Index(fields=("address",), condition=~Q(closed_at=None), name="mailbox_in_quarantine"),
             models.Index(fields=("closed_at",), condition=~Q(closed_at=None), name="mailbox_closed"),
+            models.Index(fields=("tenant", "address"), name="mailbox_listed"),
         )
 
     def __str__(self) -> str:
@@ -199,20 +339,237 @@ class Mailbox(TenantOwned):
 
 
 class Alias(TenantOwned):
-    """A further address of a mailbox."""
+    """A further address, whose mail goes to mailboxes and to addresses outside.
+
+    `@example.test`, without a local part, takes what no other address of the domain does (a catch-all).
+    """
 
     domain = owned("accounts.Domain", related_name="aliases")
     address = models.CharField(max_length=320, unique=True, help_text="In normal form.")
-    mailbox = owned("accounts.Mailbox", related_name="aliases")
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="From then on it takes no mail.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    domain_path: ClassVar = "domain"
 
     class Meta:
         verbose_name_plural = "aliases"
         ordering = ("address",)
-        constraints = (models.CheckConstraint(condition=Q(address=Lower(F("address"))), name="alias_address_folded"),)
+        constraints = (
+            models.UniqueConstraint(fields=("tenant", "id"), name="alias_of_tenant"),
+            models.CheckConstraint(condition=Q(address=Lower(F("address"))), name="alias_address_folded"),
+        )
+        indexes = (models.Index(fields=("tenant", "address"), name="alias_listed"),)
 
     def __str__(self) -> str:
         return self.address
+
+
+class AliasTarget(TenantOwned):
+    """Where an alias's mail goes: to a mailbox, or to an address outside."""
+
+    alias = models.ForeignKey(Alias, models.CASCADE, db_constraint=False, related_name="targets", db_index=False)
+    mailbox = owned("accounts.Mailbox", null=True, related_name="alias_targets")
+    address = models.CharField(max_length=320, blank=True, default="", help_text="Outside, in normal form.")
+
+    domain_path: ClassVar = "alias__domain"
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("alias", "mailbox", "address"), nulls_distinct=False, name="alias_target"),
+            models.CheckConstraint(
+                condition=Q(mailbox=None, address__gt="") | Q(mailbox__isnull=False, address=""),
+                name="alias_target_is_one",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.address or str(self.mailbox)
+
+
+class AppPassword(TenantOwned):
+    """A password of one device or program of a mailbox's owner. Made here, shown once, random: a digest is stored."""
+
+    class Scope(models.TextChoices):
+        POP3 = "pop3", "POP3"
+        SELF = "self", "self-service"
+
+    mailbox = owned("accounts.Mailbox", related_name="app_passwords")
+    name = models.CharField(max_length=100, help_text="The device: Outlook office.")
+    digest = models.BinaryField(help_text="SHA-256 of the password.")
+    scopes = ArrayField(models.CharField(max_length=8, choices=Scope), default=list)
+    allowed_networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_used_address = models.GenericIPAddressField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("mailbox", "digest"), name="app_password_digest"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApiToken(TenantOwned):
+    """What a program signs in with. Shown once; `prefix` is what can be seen of it, a digest is stored."""
+
+    tenant = models.ForeignKey(  # type: ignore[assignment] # it may have none
+        Tenant, models.CASCADE, null=True, blank=True, related_name="+", help_text="Empty: of the host or a reseller."
+    )
+    reseller = models.ForeignKey(Reseller, models.CASCADE, null=True, blank=True, related_name="+")
+    domains: Any = models.ManyToManyField(Domain, db_constraint=False, related_name="+", blank=True)
+    mailbox = models.ForeignKey(Mailbox, models.CASCADE, null=True, blank=True, related_name="+", db_constraint=False)
+    role = models.CharField(max_length=12, choices=Role)
+    name = models.CharField(max_length=100, help_text="What uses it.")
+    prefix = models.CharField(max_length=16, unique=True, editable=False)
+    digest = models.BinaryField(help_text="SHA-256 of the token.")
+    scopes = ArrayField(models.CharField(max_length=40), default=list, help_text="Such as mailboxes:write.")
+    allowed_networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
+    requests_per_minute = models.IntegerField(default=600)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_used_address = models.GenericIPAddressField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+    created_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+", db_index=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    mailbox_path: ClassVar = "mailbox"
+
+    class Meta:
+        verbose_name = "API token"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+class AuditEvent(models.Model):
+    """Who changed what. Only ever added to, in the transaction of the change.
+
+    People are named by the ids of their rows, which erasure removes, and values that are personal or secret are left
+    out: of those only is said that they changed. References are not constrained: what they name may be gone.
+    """
+
+    class Through(models.TextChoices):
+        API = "api", "API"
+        ADMIN = "admin"
+        PAGES = "pages", "owner's pages"
+        COMMAND = "command", "manage.py"
+        SYSTEM = "system"
+
+    at = models.DateTimeField(db_default=Now())
+    tenant_id = models.BigIntegerField(null=True)
+    reseller_id = models.BigIntegerField(null=True)
+    user_id = models.BigIntegerField(null=True, help_text="Who.")
+    token_id = models.BigIntegerField(null=True, help_text="Or which program.")
+    role = models.CharField(max_length=12, blank=True)
+    through = models.CharField(max_length=8, choices=Through)
+    client_address = models.GenericIPAddressField(null=True)
+    action = models.CharField(max_length=40, help_text="Such as mailbox.suspend.")
+    target_kind = models.CharField(max_length=20)
+    target_id = models.BigIntegerField(null=True)
+    target = models.CharField(max_length=253, blank=True, help_text="Its name, unless that is personal.")
+    domain_id = models.BigIntegerField(null=True)
+    mailbox_id = models.BigIntegerField(null=True)
+    changes = models.JSONField(default=dict, help_text="By field, before and after; null where it is not told.")
+
+    objects: ClassVar[Any] = TenantQuerySet.as_manager()
+    domain_path: ClassVar = "domain_id"
+    mailbox_path: ClassVar = "mailbox_id"
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("tenant_id", "id"), name="audit_of_tenant"),
+            models.Index(fields=("target_kind", "target_id", "id"), name="audit_of_target"),
+            models.Index(fields=("mailbox_id", "id"), condition=~Q(mailbox_id=None), name="audit_of_mailbox"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.target or self.target_id}"
+
+
+class IdempotencyKey(models.Model):
+    """The answer to a request that must not be carried out twice, in the transaction that carried it out."""
+
+    principal = models.CharField(max_length=40, help_text="Whose key: token 5, user 7.")
+    key = models.CharField(max_length=255)
+    digest = models.BinaryField(help_text="SHA-256 of method, path and body.")
+    status = models.SmallIntegerField()
+    headers = models.JSONField(default=dict)
+    body = models.BinaryField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("principal", "key"), name="idempotency_key_once"),)
+        indexes = (models.Index(fields=("created_at",), name="idempotency_key_age"),)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Webhook(TenantOwned):
+    """Where events are sent to: of one tenant, of a reseller's tenants, or of all."""
+
+    tenant = models.ForeignKey(  # type: ignore[assignment] # it may have none
+        Tenant, models.CASCADE, null=True, blank=True, related_name="+"
+    )
+    reseller = models.ForeignKey(Reseller, models.CASCADE, null=True, blank=True, related_name="+")
+    url = models.CharField(max_length=2000)
+    secret = models.CharField(max_length=100, help_text="Signs what is sent.")
+    events = ArrayField(models.CharField(max_length=40), default=list, help_text="Empty: all.")
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class Event(TenantOwned):
+    """Something that happened and others may want to know: what webhooks tell."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    kind = models.CharField(max_length=40, help_text="Such as mailbox.created.")
+    domain_name = models.CharField(max_length=253, blank=True)
+    payload = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("tenant", "created_at"), name="event_of_tenant"),
+            models.Index(fields=("created_at",), name="event_age"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+class WebhookDelivery(TenantOwned):
+    """An event on its way to a webhook."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        FAILED = "failed"  # given up; can be sent again
+
+    webhook = models.ForeignKey(Webhook, models.CASCADE, related_name="deliveries")
+    event = models.ForeignKey(Event, models.CASCADE, related_name="deliveries")
+    state = models.CharField(max_length=9, choices=State, default=State.PENDING)
+    attempts = models.IntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True, db_default=Now())
+    last_status = models.IntegerField(null=True)
+    last_error = models.CharField(max_length=200, blank=True, default="")
+    delivered_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "webhook deliveries"
+        indexes = (models.Index(fields=("next_attempt_at",), condition=Q(state="pending"), name="delivery_due"),)
+
+    def __str__(self) -> str:
+        return f"{self.event_id} to {self.webhook_id}"
 
 
 class KnownNetwork(TenantOwned):
@@ -221,6 +578,9 @@ class KnownNetwork(TenantOwned):
     mailbox = owned("accounts.Mailbox", related_name="known_networks", db_index=False)
     network = models.CharField(max_length=43)
     last_login_at = models.DateTimeField()
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("mailbox", "network"), name="known_network"),)

@@ -23,7 +23,7 @@ from django.db.models.functions import Now
 
 from accounts import addresses, passwords
 from accounts.addresses import BadAddress
-from accounts.models import Alias, Domain, Mailbox, Tenant, User
+from accounts.models import Alias, AliasTarget, Domain, Mailbox, Role, Tenant, User
 from accounts.passwords import BadPassword
 
 
@@ -145,7 +145,14 @@ def add_staff(login: str, *, password: str | None, tenant: Tenant | None) -> Use
     Raises `AddressTaken`, `BadAddress`, `BadPassword`.
     """
     email = addresses.address(login)
-    user = User(email=email, tenant=tenant, is_staff=True, is_superuser=tenant is None, password=_hashed(password))
+    user = User(
+        email=email,
+        tenant=tenant,
+        role=Role.OPERATOR if tenant is None else Role.TENANT_ADMIN,
+        is_staff=True,
+        is_superuser=tenant is None,
+        password=_hashed(password),
+    )
     with transaction.atomic():
         _domains([email], lock=True)
         if _holders([email]):
@@ -308,14 +315,16 @@ def add_alias(address: str, *, mailbox: Mailbox, release: bool = False) -> tuple
         if domain.tenant_id != mailbox.tenant_id:
             raise UnknownDomain(f"{domain} is not a domain of the mailbox's tenant")
         _lock_open(mailbox)
-        if alias := Alias.objects.filter(address=name, mailbox=mailbox).first():
+        if alias := Alias.objects.filter(address=name, targets__mailbox=mailbox).first():
             return alias, False
         holder = _holders([name]).get(name)
         if isinstance(holder, Mailbox):
             raise AddressTaken(f"{name} is a mailbox")
         if holder is not None:
             _release(name, holder, release=release)
-        return Alias.objects.create(tenant_id=domain.tenant_id, domain=domain, address=name, mailbox=mailbox), True
+        alias = Alias.objects.create(tenant_id=domain.tenant_id, domain=domain, address=name)
+        AliasTarget.objects.create(tenant_id=domain.tenant_id, alias=alias, mailbox=mailbox)
+        return alias, True
 
 
 def remove_alias(alias: Alias) -> None:
@@ -346,11 +355,12 @@ def _holders(names: Collection[str]) -> dict[str, Mailbox | Refused]:
     holders: dict[str, Mailbox | Refused] = {}
     for mailbox in Mailbox.objects.filter(address__in=names).exclude(closed_at=None):
         holders[mailbox.address] = _quarantine(mailbox.address, mailbox)
-    for alias in Alias.objects.select_related("mailbox").filter(address__in=names):
+    for alias in Alias.objects.prefetch_related("targets__mailbox").filter(address__in=names):
+        closed = [target.mailbox for target in alias.targets.all() if target.mailbox and target.mailbox.closed_at]
         holders[alias.address] = (
-            _quarantine(alias.address, alias.mailbox)
-            if alias.mailbox.closed_at
-            else AddressTaken(f"{alias} is an alias of {alias.mailbox}")
+            _quarantine(alias.address, closed[0])
+            if closed and len(closed) == len(alias.targets.all())
+            else AddressTaken(f"{alias} is an alias")
         )
     for user in User.objects.filter(email__in=names):
         holders[str(user)] = AddressTaken(f"{user} is taken")

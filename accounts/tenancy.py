@@ -2,25 +2,55 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from django.contrib.auth.models import AnonymousUser
 from django.db import models
 
+from accounts import principals
+
 if TYPE_CHECKING:
-    from accounts.models import User
+    from accounts.principals import Who
 
 M = TypeVar("M", bound=models.Model)
 
 
 class TenantQuerySet(models.QuerySet[M]):
-    """Rows of tenants."""
+    """Rows of tenants.
 
-    def visible_to(self, principal: "User | AnonymousUser") -> Self:
-        """The rows that exist for `principal`: all for an operator, for a tenant's staff its own."""
-        if not principal.is_active or not principal.is_staff:
+    A model whose rows belong to a domain or to a mailbox says where: `domain_path` and `mailbox_path` are lookups of
+    their keys. Where it has none, its rows do not exist for who sees one domain or one mailbox only.
+    """
+
+    def visible_to(self, who: "Who") -> Self:
+        """The rows that exist for `who`."""
+        principal = principals.of(who)
+        if principal is None:
             return self.none()
-        if principal.is_superuser:
-            return self
-        return self.filter(tenant_id=principal.tenant_id) if principal.tenant_id else self.none()
+        if principal.mailbox_id is not None:
+            path = getattr(self.model, "mailbox_path", None)
+            return self.filter(**{path: principal.mailbox_id}) if path else self.none()
+        if principal.domain_ids is not None:
+            path = getattr(self.model, "domain_path", None)
+            return self.filter(**{f"{path}__in": principal.domain_ids}) if path else self.none()
+        if principal.tenant_id is not None:
+            return self.filter(tenant_id=principal.tenant_id)
+        if principal.reseller_id is not None:
+            return self.filter(tenant_id__in=principals.tenants_of(principal.reseller_id))
+        return self
+
+
+class RootQuerySet(models.QuerySet[M]):
+    """Resellers and tenants themselves."""
+
+    def visible_to(self, who: "Who") -> Self:
+        """As `TenantQuerySet.visible_to`: everybody sees the tenant that he is in, and a reseller its own."""
+        principal = principals.of(who)
+        if principal is None:
+            return self.none()
+        is_tenant = self.model._meta.model_name == "tenant"
+        if principal.tenant_id is not None:
+            return self.filter(pk=principal.tenant_id) if is_tenant else self.none()
+        if principal.reseller_id is not None:
+            return self.filter(**{"reseller_id" if is_tenant else "pk": principal.reseller_id})
+        return self
 
 
 class TenantOwned(models.Model):

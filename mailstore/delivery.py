@@ -91,9 +91,9 @@ LEFT JOIN LATERAL (
         FROM accounts_mailbox
         WHERE address IN (asked.address, asked.base) AND closed_at IS NULL
         UNION ALL
-        SELECT mailbox_id, CASE address WHEN asked.address THEN 2 ELSE 4 END
-        FROM accounts_alias
-        WHERE address IN (asked.address, asked.base)
+        SELECT target.mailbox_id, CASE alias.address WHEN asked.address THEN 2 ELSE 4 END
+        FROM accounts_alias alias JOIN accounts_aliastarget target ON target.alias_id = alias.id
+        WHERE alias.address IN (asked.address, asked.base)
         UNION ALL
         SELECT admin_mailbox_id, 5
         FROM accounts_tenant

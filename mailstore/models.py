@@ -91,6 +91,7 @@ class MaildropSession(TenantOwned):
     class End(models.TextChoices):
         QUIT = "quit"
         DROPPED = "dropped", "connection lost"
+        ENDED = "ended", "ended from outside"
         LOST = "lost", "listener lost"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -98,6 +99,8 @@ class MaildropSession(TenantOwned):
     view = models.BigIntegerField(default=0, help_text="0: the maildrop itself; else a device with its own copy.")
     # No constraint: every login would lock the listener's one row.
     listener = models.ForeignKey(Listener, models.DO_NOTHING, db_constraint=False, related_name="sessions")
+    # The app password it signed in with, if not the mailbox's own. Not constrained, as the listener.
+    app_password_id = models.BigIntegerField(null=True, help_text="The device.")
     client_address = models.GenericIPAddressField(null=True)
     secure = models.BooleanField(help_text="Over TLS.")
     started_at = models.DateTimeField(db_default=Now())
@@ -105,6 +108,9 @@ class MaildropSession(TenantOwned):
     end = models.CharField(max_length=8, choices=End, blank=True, default="")
     fetched = models.IntegerField(default=0, help_text="Messages retrieved.")
     expunged = models.IntegerField(default=0, help_text="Messages removed.")
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
 
     class Meta:
         verbose_name = "session"
@@ -141,6 +147,9 @@ class Message(TenantOwned):
     content = owned("mailstore.Content", related_name="messages", db_index=False)
     uid = models.BigIntegerField()
     epoch = models.IntegerField(help_text="The store's epoch when the message got its uid.")
+    kept_unique_id = models.CharField(  # noqa: DJ001 - null: what UIDL shows follows from mailbox, epoch and uid
+        max_length=70, null=True, help_text="The unique-id that came along from another server."
+    )
     trace = models.BinaryField(help_text="Return-Path, Delivered-To, Received: what stands before the content.")
     octets = models.BigIntegerField(help_text="Trace and content, as LIST counts.")
     reverse_path = models.TextField(blank=True)
@@ -173,10 +182,17 @@ class Message(TenantOwned):
     )
 
     objects: ClassVar[Any] = MessageQuerySet.as_manager()
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
 
     class Meta:
         constraints = (
             models.UniqueConstraint(fields=("mailbox", "uid"), name="message_uid"),
+            models.UniqueConstraint(
+                fields=("mailbox", "kept_unique_id"),
+                condition=~Q(kept_unique_id=None),
+                name="message_kept_unique_id",
+            ),
             models.CheckConstraint(condition=Q(uid__gte=1, octets__gte=0), name="message_numbers"),
         )
         indexes = (
@@ -195,7 +211,7 @@ class Message(TenantOwned):
     @property
     def unique_id(self) -> str:
         """What UIDL shows."""
-        return unique_id(self.mailbox_id, self.epoch, self.uid)
+        return self.kept_unique_id or unique_id(self.mailbox_id, self.epoch, self.uid)
 
 
 def unique_id(mailbox_id: int, epoch: int, uid: int) -> str:
@@ -222,3 +238,89 @@ class DeliveryLedger(TenantOwned):
     class Meta:
         verbose_name = "delivery ledger"
         indexes = (models.Index(fields=("delivered_at",), name="ledger_age"),)
+
+
+class ImportedItem(TenantOwned):
+    """A message that came along from another server: remembered for as long as its mailbox, so that none comes twice.
+
+    Also once it was purged: a unique-id that a client has seen never means another message.
+    """
+
+    pk = models.CompositePrimaryKey("mailbox_id", "digest")
+    mailbox = owned("accounts.Mailbox", related_name="+", db_index=False)
+    digest = models.BinaryField(help_text="SHA-256 of its unique-id there, or where it had none of its octets.")
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
+
+
+class ImportJob(TenantOwned):
+    """Mail that is being brought into a mailbox from another server, in the background."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"  # can be started again: what came along stays
+        CANCELLED = "cancelled"
+
+    class Source(models.TextChoices):
+        POP3 = "pop3", "POP3"
+        IMAP = "imap", "IMAP"
+        UPLOAD = "upload", "uploaded mbox or zip"
+
+    mailbox = owned("accounts.Mailbox", related_name="import_jobs")
+    source = models.CharField(max_length=6, choices=Source)
+    host = models.CharField(max_length=253, blank=True, default="")
+    port = models.IntegerField(null=True)
+    security = models.CharField(max_length=8, default="tls", help_text="tls, starttls or none.")
+    login = models.CharField(max_length=320, blank=True, default="")
+    sealed_password = models.BinaryField(null=True, help_text="Encrypted; removed when the job ends.")
+    folder = models.CharField(max_length=255, blank=True, default="", help_text="Of IMAP; empty: INBOX.")
+    upload = models.CharField(max_length=255, blank=True, default="", help_text="File below the data directory.")
+    state = models.CharField(max_length=9, choices=State, default=State.WAITING)
+    total = models.IntegerField(null=True, help_text="Messages there.")
+    imported = models.IntegerField(default=0)
+    skipped = models.IntegerField(default=0, help_text="Had come along before.")
+    failed = models.IntegerField(default=0)
+    report = models.TextField(blank=True, default="", help_text="What went wrong, a line each.")
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
+
+    class Meta:
+        indexes = (
+            models.Index(
+                fields=("created_at",), condition=Q(state__in=("waiting", "running")), name="import_job_to_do"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"import {self.pk}"
+
+
+class Forward(TenantOwned):
+    """A copy on its way to an address outside: written with the delivery, handed to the MTA by a task."""
+
+    alias_id = models.BigIntegerField(null=True)
+    content = owned("mailstore.Content", related_name="forwards", db_index=False)
+    trace = models.BinaryField(help_text="What stands before the content.")
+    reverse_path = models.TextField(blank=True, help_text="Rewritten, so that bounces find back (SRS).")
+    recipient = models.CharField(max_length=320)
+    attempts = models.IntegerField(default=0)
+    next_attempt_at = models.DateTimeField(db_default=Now())
+    last_error = models.CharField(max_length=200, blank=True, default="")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("next_attempt_at",), name="forward_due"),
+            models.Index(fields=("content",), name="forward_content"),
+        )
+
+    def __str__(self) -> str:
+        return f"forward {self.pk}"

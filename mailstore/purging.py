@@ -14,7 +14,7 @@ from typing import Any, Final
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from accounts.models import Alias, KnownNetwork, Mailbox, Tenant, User
+from accounts.models import AliasTarget, KnownNetwork, Mailbox, Tenant, User
 from mailstore import presence
 from mailstore.models import DeliveryLedger, MaildropSession, Message
 
@@ -420,7 +420,7 @@ class _Purge:
             user, slug = self._lock_closed(cursor, mailbox)
             if any(model.objects.filter(mailbox=mailbox).exists() for model in (Message, *_RECORDS)):
                 raise _NotNow  # some were locked
-            Alias.objects.filter(mailbox=mailbox).delete()
+            AliasTarget.objects.filter(mailbox=mailbox).delete()
             Tenant.objects.filter(admin_mailbox=mailbox).update(admin_mailbox=None)
             Mailbox.objects.filter(pk=mailbox).delete()
             User.objects.filter(pk=user).delete()

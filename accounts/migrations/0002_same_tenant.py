@@ -1,5 +1,7 @@
 from django.db import migrations
 
+from accounts.migrations import _same_tenant
+
 # (table, columns, referenced table, referenced columns)
 FOREIGN_KEYS = [
     ("accounts_domain", "tenant_id", "accounts_tenant", "id"),
@@ -12,20 +14,9 @@ FOREIGN_KEYS = [
 ]
 
 
-def name(table: str, columns: str) -> str:
-    return f"{table}_{columns.split(', ')[-1]}_same_tenant"
-
-
 class Migration(migrations.Migration):
     """References stay within one tenant: composite foreign keys, which Django's models cannot express."""
 
     dependencies = [("accounts", "0001_initial")]
 
-    operations = [
-        migrations.RunSQL(
-            f"ALTER TABLE {table} ADD CONSTRAINT {name(table, columns)}"
-            f" FOREIGN KEY ({columns}) REFERENCES {target} ({keys})",
-            f"ALTER TABLE {table} DROP CONSTRAINT {name(table, columns)}",
-        )
-        for table, columns, target, keys in FOREIGN_KEYS
-    ]
+    operations = _same_tenant.add(FOREIGN_KEYS)

@@ -1,0 +1,25 @@
+"""The app: whenever the schema has changed, the database's roles and row-level security follow."""
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class AccountsConfig(AppConfig):
+    """Who has mail."""
+
+    name = "accounts"
+
+    def ready(self) -> None:
+        post_migrate.connect(_secure, dispatch_uid="accounts.database_roles")
+
+
+def _secure(app_config: AppConfig, plan: Any = (), **_: Any) -> None:
+    from django.apps import apps
+
+    from accounts import database_roles
+
+    # Once, after the last of all apps; not while migrations are taken back one by one.
+    if app_config is list(apps.get_app_configs())[-1] and not any(backwards for _, backwards in plan):
+        database_roles.apply()

@@ -1,0 +1,105 @@
+"""How much a reseller, a tenant or a domain may have: counted and refused in the transaction that would break it.
+
+Counts are changed by `charge`, in the database, since whoever asks may not see all that he counts against. Octets
+follow the mailboxes' counters by a trigger, while there is a limit. Rows are locked last, a domain's before its
+tenant's before its reseller's.
+"""
+
+from typing import Any, Final
+
+from django.db import DatabaseError, connection, transaction
+
+from accounts.models import Allowance, Domain, Reseller, Tenant
+
+FIELDS: Final = ("max_domains", "max_mailboxes", "max_aliases", "max_octets")
+OVER_QUOTA: Final = "MH001"
+"""SQLSTATE of the trigger's refusal: a domain, a tenant or a reseller has no room for so much mail."""
+
+_MOST: Final = 2**63 - 1
+
+
+class LimitReached(Exception):
+    """It would be more than is allowed; the text says of what, and whose limit it is."""
+
+
+def of(target: Reseller | Tenant | Domain) -> Allowance:
+    """What it may have, and has. Raises `Allowance.DoesNotExist` where that is not to be seen."""
+    found: Allowance = Allowance.objects.get(**_key(target))
+    return found
+
+
+def open_for(target: Reseller | Tenant | Domain) -> None:
+    """Begin to count for what was just made."""
+    Allowance.objects.bulk_create([Allowance(**_key(target))])
+
+
+def charge(
+    *, tenant_id: int, domain_id: int | None = None, domains: int = 0, mailboxes: int = 0, aliases: int = 0
+) -> None:
+    """Count so many more, or with negative numbers fewer. Raises `LimitReached`, and counts nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT mailhost_charge(%s, %s, %s, %s, %s)", (tenant_id, domain_id, domains, mailboxes, aliases)
+        )
+        [refusal] = cursor.fetchone()
+    if refusal:
+        whose, what, most = refusal.split(" ")
+        raise LimitReached(f"the {whose} may have {most} {what}, and has them")
+
+
+def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict[str, tuple[int | None, int | None]]:
+    """Give it these limits, of `FIELDS`; None is none. Returns what changed, before and after.
+
+    A limit below what there is takes nothing away. Raises `ValueError`.
+    """
+    for name, limit in limits.items():
+        if name not in FIELDS:
+            raise ValueError(f"there is no limit {name}")
+        if limit is not None and not 0 <= limit <= _MOST:
+            raise ValueError(f"{name} is from 0 to {_MOST}")
+    with transaction.atomic():
+        if "max_octets" in limits:
+            with connection.cursor() as cursor:
+                # Until we are done no counter changes that this one counts: what it begins with is exact.
+                cursor.execute("SELECT mailhost_hold_octets(%s, %s)", _scope(target))
+        allowance = Allowance.objects.select_for_update(no_key=True).get(**_key(target))
+        changed = {name: (getattr(allowance, name), limit) for name, limit in limits.items()}
+        changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
+        values: dict[str, Any] = {name: limit for name, (_, limit) in changed.items()}
+        if "max_octets" in values:
+            values |= {"octets": 0 if values["max_octets"] is None else used_octets(target), "warned_percent": 0}
+        if values:
+            Allowance.objects.filter(pk=allowance.pk).update(**values)
+    return changed
+
+
+def used_octets(target: Reseller | Tenant | Domain) -> int:
+    """What all its mail takes: of a large tenant without a limit, a matter of milliseconds, not microseconds."""
+    reseller, tenant, domain = _ids(target)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT mailhost_used_octets(%s, %s, %s)", (reseller, tenant, domain))
+        [octets] = cursor.fetchone()
+    return int(octets)
+
+
+def is_over_quota(error: DatabaseError) -> bool:
+    """Whether the trigger refused."""
+    return getattr(error.__cause__, "sqlstate", None) == OVER_QUOTA
+
+
+def _ids(target: Reseller | Tenant | Domain) -> tuple[int | None, int | None, int | None]:
+    if isinstance(target, Reseller):
+        return target.pk, None, None
+    if isinstance(target, Tenant):
+        return None, target.pk, None
+    return None, target.tenant_id, target.pk
+
+
+def _scope(target: Reseller | Tenant | Domain) -> tuple[int | None, int | None]:
+    reseller, tenant, _ = _ids(target)
+    return reseller, tenant
+
+
+def _key(target: Reseller | Tenant | Domain) -> dict[str, int | None]:
+    reseller, tenant, domain = _ids(target)
+    return {"reseller_id": reseller} if reseller else {"tenant_id": tenant, "domain_id": domain}

@@ -1,0 +1,83 @@
+"""The second wall: what the database lets whoever asks see and change, by row-level security.
+
+Web and API work as a role of the database (`WEB`) for which every tenant-owned table shows only the rows of the
+tenants that the transaction names. One that names none sees nothing. Commands, listeners and workers work as other
+roles (`accounts.database_roles`) and name nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from django.db import connection, transaction
+
+from accounts import principals
+from accounts.principals import Principal
+
+WEB: Final = "mailhost_web"
+
+_GET = """
+SELECT current_setting('role'), current_setting('mailhost.host', true), current_setting('mailhost.reseller', true),
+    current_setting('mailhost.tenants', true)
+"""
+_SET = """
+SELECT set_config('role', %s, true), set_config('mailhost.host', %s, true),
+    set_config('mailhost.reseller', %s, true), set_config('mailhost.tenants', %s, true)
+"""
+_TENANTS = "SELECT coalesce(array_agg(id), '{}')::text FROM accounts_tenant WHERE reseller_id = %s"
+
+_HOST: Final = ("on", "", "")
+_NOTHING: Final = ("", "", "")
+
+
+@contextmanager
+def entered(principal: Principal | None) -> Iterator[None]:
+    """A transaction in which `principal` acts, and the database shows what exists for it; for None, nothing.
+
+    Scopes nest; the one around is back afterwards.
+    """
+    with transaction.atomic(), _restored():
+        _enter(principal)
+        if principal is None:
+            yield
+            return
+        with principals.acting_as(principal):
+            yield
+
+
+@contextmanager
+def whole_host() -> Iterator[None]:
+    """A transaction that sees every tenant: for finding out who asks, before anything is done for him."""
+    with transaction.atomic(), _restored():
+        _set(*_HOST)
+        yield
+
+
+def _enter(principal: Principal | None) -> None:
+    if principal is None:
+        _set(*_NOTHING)
+    elif principal.is_host_wide:
+        _set(*_HOST)
+    elif principal.tenant_id is not None:
+        _set("", "", f"{{{principal.tenant_id}}}")
+    else:
+        _set(*_HOST)
+        with connection.cursor() as cursor:
+            cursor.execute(_TENANTS, (principal.reseller_id,))
+            [tenants] = cursor.fetchone()
+        _set("", str(principal.reseller_id), tenants)
+
+
+def _set(host: str, reseller: str, tenants: str, role: str = WEB) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_SET, (role, host, reseller, tenants))
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    with connection.cursor() as cursor:
+        cursor.execute(_GET)
+        role, host, reseller, tenants = cursor.fetchone()
+    yield
+    # Not after an error: the savepoint, or the transaction, that ends with it undoes what was set within.
+    _set(host or "", reseller or "", tenants or "", role)
