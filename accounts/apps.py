@@ -20,6 +20,7 @@ def _secure(app_config: AppConfig, plan: Any = (), **_: Any) -> None:
 
     from accounts import database_roles
 
-    # Once, after the last of all apps; not while migrations are taken back one by one.
-    if app_config is list(apps.get_app_configs())[-1] and not any(backwards for _, backwards in plan):
+    # Once, after the last of those that the signal comes for; not while migrations are taken back one by one.
+    with_models = [config for config in apps.get_app_configs() if config.models_module]
+    if app_config is with_models[-1] and not any(backwards for _, backwards in plan):
         database_roles.apply()
