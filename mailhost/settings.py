@@ -90,6 +90,8 @@ MAILHOST_POP3S = env.read("MAILHOST_POP3S", "127.0.0.1:1995", partial(env.addres
 MAILHOST_LMTP = env.read("MAILHOST_LMTP", "127.0.0.1:2424", partial(env.address, or_path=True))
 MAILHOST_WORKERS = env.read("MAILHOST_WORKERS", str(os.cpu_count() or 1), env.positive)
 MAILHOST_PROXY_NETWORKS = env.read("MAILHOST_PROXY_NETWORKS", "", env.networks)
+# Whether webhooks and imports may reach hosts of our own networks (accounts/outside.py).
+MAILHOST_PRIVATE_TARGETS = env.read("MAILHOST_PRIVATE_TARGETS", "off", env.switch)
 
 # --- TLS: a pair that is given, or the one made in the data directory (mailhost/tls.py) ------------
 
