@@ -165,7 +165,7 @@ def test_setpassword_holds_from_the_next_login_on(acme: Customer, type_in: Any) 
 def test_an_alias_is_a_further_address(acme: Customer, globex: Customer) -> None:
     assert run("addalias", "Sales@acme.test", "an@acme.test") == "Alias sales@acme.test of an@acme.test: added.\n"
     assert run("addalias", "sales@acme.test", "an@acme.test") == "Alias sales@acme.test of an@acme.test: exists.\n"
-    assert acme.mailbox.aliases.get().address == "sales@acme.test"
+    assert acme.mailbox.alias_targets.get().alias.address == "sales@acme.test"
     assert "is not a domain of" in refusal("addalias", "sales@globex.test", "an@acme.test")
     assert refusal("addalias", "an@acme.test", "an@acme.test")
     assert refusal("addalias", "help@acme.test", "nobody@acme.test")
