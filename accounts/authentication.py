@@ -6,10 +6,22 @@ import os
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
-from django.contrib.auth.hashers import check_password, make_password
+from django.contrib.auth.hashers import check_password, identify_hasher, make_password
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+REFUSED_AFTER: Final = 0.5
+"""Seconds from the beginning of a check to its refusal: longer than any hash takes that is stored here.
+
+A hash that came from another server is checked faster or slower than those made here, and than the check for an
+address that does not exist: the difference is gone when this time has passed.
+"""
 
 _LIFE: Final = 600.0  # seconds for which a verified password is remembered
 _MOST: Final = 50_000  # remembered passwords
@@ -43,26 +55,48 @@ class Passwords:
         return found[0] if found and found[1] > time.monotonic() else None
 
     async def check(self, address: str, password: str, stored: str | None, *, network: str) -> bool:
-        """Whether the password matches the stored hash; `None` never matches, and takes as long. Raises `Busy`."""
-        if self._waiting >= _QUEUE:
-            raise Busy
-        self._waiting += 1
-        try:
-            matches = await asyncio.get_running_loop().run_in_executor(
-                self._threads, check_password, password, stored or self._nobody
-            )
-        finally:
-            self._waiting -= 1
+        """Whether the password matches the stored hash; `None` never matches, and takes as long. Raises `Busy`.
+
+        It is refused `REFUSED_AFTER` seconds after it was asked, whatever the stored hash is.
+        """
+        began = time.monotonic()
+        matches = await self._in_thread(check_password, password, stored or self._nobody)
         if not matches or stored is None:
+            await asyncio.sleep(began + REFUSED_AFTER - time.monotonic())
             return False
+        self.remember(address, password, stored, network=network)
+        return True
+
+    async def upgraded(self, password: str, stored: str) -> str | None:
+        """The hash to store in place of one that this password matched: one of another server, or of other costs.
+
+        None if the stored one may stay, or there is no time to make another: the next login will.
+        """
+        if not identify_hasher(stored).must_update(stored):
+            return None
+        try:
+            return await self._in_thread(make_password, password)
+        except Busy:
+            return None
+
+    def remember(self, address: str, password: str, stored: str, *, network: str) -> None:
+        """Take the password for verified, coming from there: it matched this stored hash."""
         self._verified[self._digest(address, password, network)] = (stored, time.monotonic() + _LIFE)
         if len(self._verified) > _MOST:
             self._verified.popitem(last=False)
-        return True
 
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T:
+        if self._waiting >= _QUEUE:
+            raise Busy
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **keywords))
+        finally:
+            self._waiting -= 1
 
     def _digest(self, address: str, password: str, network: str) -> bytes:
         known = f"{network}\0{address}\0{password}".encode(errors="surrogateescape")

@@ -1,12 +1,14 @@
 """Passwords are checked slowly once, and remembered with the hash they matched."""
 
 import asyncio
+import time
 
 import pytest
 from django.contrib.auth.hashers import make_password
 
 from accounts import authentication
 from accounts.authentication import Busy, Passwords
+from accounts.passwords import PasswordHasher
 
 HERE = "192.0.2.0/24"
 
@@ -66,3 +68,31 @@ async def test_an_attack_finds_a_bounded_queue(passwords: Passwords, monkeypatch
     outcomes = await asyncio.gather(*checks, return_exceptions=True)
     assert sum(isinstance(outcome, Busy) for outcome in outcomes) == 6
     assert await passwords.check("an@example.test", "secret", stored, network=HERE)
+
+
+async def test_what_was_made_with_other_costs_is_made_anew(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = make_password("secret")
+    assert await passwords.upgraded("secret", stored) is None
+    monkeypatch.setattr(PasswordHasher, "time_cost", 3)
+    upgraded = await passwords.upgraded("secret", stored)
+    assert upgraded
+    assert "t=3" in upgraded
+    assert await passwords.check("an@example.test", "secret", upgraded, network=HERE)
+
+
+async def test_an_upgrade_waits_for_another_login_when_many_wait(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = make_password("secret")
+    monkeypatch.setattr(PasswordHasher, "time_cost", 3)
+    monkeypatch.setattr(authentication, "_QUEUE", 0)
+    assert await passwords.upgraded("secret", stored) is None
+
+
+async def test_a_refusal_takes_as_long_whatever_is_stored(passwords: Passwords) -> None:
+    for stored in (None, make_password("secret"), make_password(None)):
+        began = time.monotonic()
+        assert not await passwords.check("an@example.test", "wrong", stored, network=HERE)
+        assert time.monotonic() - began == pytest.approx(authentication.REFUSED_AFTER, abs=0.1)
