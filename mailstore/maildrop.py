@@ -7,6 +7,7 @@ from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -97,12 +98,14 @@ FROM box
 
 # A statement of its own, after the lock: in one with it, the listing would come from a snapshot older than the lock
 # and show what the session before has expunged. Columns are packed, so that a million messages cost 21 MB, not a
-# million rows.
+# million rows. The last two are for unique-ids that came along from another server: their lengths, 0 where the message
+# has none, and their text.
 _LIST = """
 SELECT string_agg(int8send(uid), ''), string_agg(int8send(octets), ''),
-    string_agg(int4send(epoch), ''), string_agg(boolsend(first_fetched_at IS NOT NULL), '')
+    string_agg(int4send(epoch), ''), string_agg(boolsend(first_fetched_at IS NOT NULL), ''),
+    string_agg(int2send(coalesce(length(kept_unique_id), 0)::smallint), ''), string_agg(kept_unique_id, '')
 FROM (
-    SELECT uid, octets, epoch, first_fetched_at FROM mailstore_message
+    SELECT uid, octets, epoch, first_fetched_at, kept_unique_id FROM mailstore_message
     WHERE mailbox_id = (SELECT mailbox_id FROM mailstore_maildropsession WHERE id = %(session)s)
         AND expunged_at IS NULL
     ORDER BY uid
@@ -187,18 +190,21 @@ _ENDED_HERE = """SELECT expunged FROM mailstore_maildropsession WHERE id = %(ses
 class Listing:
     """The messages of a maildrop as they were when it was opened, in the order of their uids."""
 
-    __slots__ = ("_epochs", "_mailbox_id", "fetched", "octets", "uids")
+    __slots__ = ("_epochs", "_kept", "_kept_ends", "_mailbox_id", "fetched", "octets", "uids")
 
     def __init__(self, mailbox_id: int, row: Row) -> None:
-        uids, octets, epochs, fetched = row
+        uids, octets, epochs, fetched, kept_lengths, self._kept = row
         self._mailbox_id = mailbox_id
         self.uids = _unpacked("q", uids)
         self.octets = _unpacked("q", octets)
         self._epochs = _unpacked("i", epochs)
         self.fetched = bytes(fetched or b"")  # one octet each: 1 if an earlier session fetched it
+        self._kept_ends = array("I", accumulate(_unpacked("h", kept_lengths), initial=0)) if self._kept else None
 
     def unique_id(self, number: int) -> str:
         """The unique-id of the message with this message-number."""
+        if self._kept_ends and (kept := self._kept[self._kept_ends[number - 1] : self._kept_ends[number]]):
+            return str(kept)
         return unique_id(self._mailbox_id, self._epochs[number - 1], self.uids[number - 1])
 
 

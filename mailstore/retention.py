@@ -60,7 +60,7 @@ def restore(messages: QuerySet[Message], *, by: User | None) -> int:
 _BRING_BACK = """
 UPDATE mailstore_message message
 SET uid = %(next_uid)s + numbered.nth - 1, epoch = coalesce((SELECT epoch FROM mailstore_store), 1),
-    expunged_at = NULL, expunged_in_id = NULL, expunged_by_id = NULL,
+    kept_unique_id = NULL, expunged_at = NULL, expunged_in_id = NULL, expunged_by_id = NULL,
     first_fetched_at = NULL, first_fetched_in_id = NULL
 FROM unnest(%(messages)s::bigint[]) WITH ORDINALITY numbered (id, nth)
 WHERE message.id = numbered.id

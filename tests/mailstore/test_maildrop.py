@@ -98,6 +98,18 @@ async def test_a_listing_tells_what_the_models_tell(maildrops: Maildrops, three:
     await maildrop.close(quit=True)
 
 
+async def test_unique_ids_that_came_along_from_another_server_are_told_as_they_were(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    longest = "\\x41~" + "!" * 65
+    for message, kept in ((three[0], longest), (three[2], "0000000152c3a1b2")):
+        await Message.objects.filter(pk=message.pk).aupdate(kept_unique_id=kept)
+    maildrop = await open_(maildrops)
+    assert [maildrop.listing.unique_id(n) for n in (1, 2, 3)] == [longest, three[1].unique_id, "0000000152c3a1b2"]
+    assert maildrop.listing.octets.tolist() == [message.octets for message in three]
+    await maildrop.close(quit=True)
+
+
 async def test_an_empty_maildrop_opens(maildrops: Maildrops, acme: Customer) -> None:
     maildrop = await open_(maildrops, "an@ACME.test")
     assert list(maildrop.listing.octets) == []

@@ -87,6 +87,17 @@ def test_restored_messages_come_back_as_new_ones_in_their_old_order(acme: Custom
     assert subjects(acme.mailbox) == ["four", "one", "three", "five"]
 
 
+def test_a_restored_message_does_not_keep_its_unique_id_from_another_server(acme: Customer) -> None:
+    """A client that has seen it would skip the message."""
+    [message] = fill(acme.mailbox, "one")
+    Message.objects.update(kept_unique_id="0000000152c3a1b2")
+    expunge(message, ago=DAY)
+    retention.restore(Message.objects.all(), by=None)
+    message.refresh_from_db()
+    assert message.kept_unique_id is None
+    assert message.unique_id == f"{acme.mailbox.pk:x}.{message.epoch:x}.{message.uid:x}"
+
+
 def test_restoring_undoes_what_a_session_expunged(acme: Customer) -> None:
     [message] = fill(acme.mailbox, "one")
     session = MaildropSession.objects.create(
