@@ -1,8 +1,9 @@
-"""The app: whenever the schema has changed, the database's roles and row-level security follow."""
+"""The app: what follows whenever the schema has changed, and whenever somebody has signed in."""
 
 from typing import Any
 
 from django.apps import AppConfig
+from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_migrate
 
 
@@ -12,6 +13,11 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
+        from accounts.backends import signed_in
+
+        # Instead of Django's own, which would look for the row outside of any scope.
+        user_logged_in.disconnect(dispatch_uid="update_last_login")
+        user_logged_in.connect(signed_in, dispatch_uid="accounts.last_login")
         post_migrate.connect(_secure, dispatch_uid="accounts.database_roles")
 
 

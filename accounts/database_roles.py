@@ -27,6 +27,7 @@ ROLES: Final = (WEB, LISTENER, WORKER)
 _HOST = "(SELECT current_setting('mailhost.host', true) = 'on')"
 _TENANTS = "(SELECT nullif(current_setting('mailhost.tenants', true), '')::bigint[])"
 _RESELLER = "(SELECT nullif(current_setting('mailhost.reseller', true), '')::bigint)"
+_OF_USERS = f"{_HOST} OR EXISTS (SELECT FROM accounts_user login WHERE login.id = user_id)"
 
 
 def policies() -> dict[str, str]:
@@ -39,6 +40,9 @@ def policies() -> dict[str, str]:
         "accounts_apitoken_domains": (
             f"{_HOST} OR EXISTS (SELECT FROM accounts_domain domain WHERE domain.id = domain_id)"
         ),
+        "accounts_user_groups": _OF_USERS,
+        "accounts_user_user_permissions": _OF_USERS,
+        "django_admin_log": _OF_USERS,
     }
     for model in apps.get_models():
         if issubclass(model, TenantOwned) or model._meta.label == "accounts.User":

@@ -5,14 +5,16 @@ tenants that the transaction names. One that names none sees nothing. Commands, 
 roles (`accounts.database_roles`) and name nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from django.db import connection, transaction
 
 from accounts import principals
 from accounts.principals import Principal
+
+T = TypeVar("T")
 
 WEB: Final = "mailhost_web"
 
@@ -36,7 +38,7 @@ def entered(principal: Principal | None) -> Iterator[None]:
 
     Scopes nest; the one around is back afterwards.
     """
-    with transaction.atomic(), _restored():
+    with _transaction():
         _enter(principal)
         if principal is None:
             yield
@@ -48,9 +50,39 @@ def entered(principal: Principal | None) -> Iterator[None]:
 @contextmanager
 def whole_host() -> Iterator[None]:
     """A transaction that sees every tenant: for finding out who asks, before anything is done for him."""
-    with transaction.atomic(), _restored():
+    with _transaction():
         _set(*_HOST)
         yield
+
+
+def attempt(principal: Principal | None, answer: Callable[[], T], *, keeps: Callable[[T], bool]) -> T:
+    """What `answer` gives, in the scope of `principal`. Unless that `keeps` what was done, nothing was."""
+    try:
+        with entered(principal):
+            return _kept(answer(), keeps)
+    except _Undone as undone:
+        kept: T = undone.answer
+        return kept
+
+
+class _Undone(Exception):
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+
+def _kept(answer: T, keeps: Callable[[T], bool]) -> T:
+    if not keeps(answer):
+        raise _Undone(answer)
+    return answer
+
+
+def streamed(principal: Principal | None, rows: Callable[[], Iterable[T]]) -> Iterator[T]:
+    """What `rows` gives, in a scope of its own that lasts as long as somebody reads: for answers that are streamed.
+
+    The scope of the request has ended by then.
+    """
+    with entered(principal):
+        yield from rows()
 
 
 def _enter(principal: Principal | None) -> None:
@@ -74,10 +106,16 @@ def _set(host: str, reseller: str, tenants: str, role: str = WEB) -> None:
 
 
 @contextmanager
-def _restored() -> Iterator[None]:
-    with connection.cursor() as cursor:
-        cursor.execute(_GET)
-        role, host, reseller, tenants = cursor.fetchone()
-    yield
-    # Not after an error: the savepoint, or the transaction, that ends with it undoes what was set within.
-    _set(host or "", reseller or "", tenants or "", role)
+def _transaction() -> Iterator[None]:
+    """A transaction, or a savepoint after which the scope around is back."""
+    if not connection.in_atomic_block:
+        with transaction.atomic():
+            yield  # what is set within ends with it
+        return
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(_GET)
+            role, host, reseller, tenants = cursor.fetchone()
+        yield
+        # Not after an error: the savepoint that is undone undoes what was set within.
+        _set(host or "", reseller or "", tenants or "", role)

@@ -5,11 +5,14 @@ import warnings
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
+from django.conf import settings
 
 # Workers may run as root in a container. What the warning is about cannot happen: only JSON is accepted.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailhost.settings")
+if not settings.configured:
+    os.environ.setdefault("MAILHOST_DATABASE_ROLE", "mailhost_worker")
 
 app = Celery("mailhost")
 app.config_from_object("django.conf:settings", namespace="CELERY")

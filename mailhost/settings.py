@@ -92,6 +92,15 @@ MAILHOST_WORKERS = env.read("MAILHOST_WORKERS", str(os.cpu_count() or 1), env.po
 MAILHOST_PROXY_NETWORKS = env.read("MAILHOST_PROXY_NETWORKS", "", env.networks)
 # Whether webhooks and imports may reach hosts of our own networks (accounts/outside.py).
 MAILHOST_PRIVATE_TARGETS = env.read("MAILHOST_PRIVATE_TARGETS", "off", env.switch)
+MAILHOST_HTTP_PROXIES = env.read("MAILHOST_HTTP_PROXIES", "", env.networks)
+
+# The role of the database that this process works as (accounts.database_roles). Commands are the tables' owner.
+MAILHOST_DATABASE_ROLE = env.read(
+    "MAILHOST_DATABASE_ROLE", "", env.one_of("", "mailhost_web", "mailhost_listener", "mailhost_worker")
+)
+if MAILHOST_DATABASE_ROLE and "OPTIONS" in DATABASES["default"]:
+    _options = DATABASES["default"]["OPTIONS"]
+    _options["options"] = f"{_options.get('options', '')} -c role={MAILHOST_DATABASE_ROLE}".strip()
 
 # --- TLS: a pair that is given, or the one made in the data directory (mailhost/tls.py) ------------
 
@@ -162,6 +171,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "accounts.middleware.WithinScope",
 ]
 ROOT_URLCONF = "mailhost.urls"
 WSGI_APPLICATION = "mailhost.wsgi.application"
@@ -181,6 +191,7 @@ TEMPLATES = [
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["accounts.backends.Backend"]
 PASSWORD_HASHERS = ["accounts.passwords.PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "accounts.passwords.Validator"}]
 LANGUAGE_CODE = "en"

@@ -30,6 +30,7 @@ class Role:
 
     name: str
     command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)  # besides that of all roles
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Supervisor:
                 run.began = now
                 run.process = subprocess.Popen(
                     run.role.command,
-                    env=self._environment,
+                    env={**self._environment, **run.role.environment},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

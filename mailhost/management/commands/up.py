@@ -150,13 +150,26 @@ def _roles(data: Path) -> list[Role]:
     manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
     celery = [sys.executable, "-m", "celery", "--app=mailhost", "--no-color", "--quiet"]
     return [
-        Role("web", [sys.executable, "-m", "gunicorn", "mailhost.wsgi", *_gunicorn_options()]),
+        Role("web", [sys.executable, "-m", "gunicorn", "mailhost.wsgi", *_gunicorn_options()], _as("mailhost_web")),
         Role("pop3", [*manage, "runpop3"]),
         Role("lmtp", [*manage, "runlmtp"]),
         # Threads: little memory, and the database's pool is shared. Purging waits for the database anyway.
-        Role("worker", [*celery, "worker", "--pool=threads", "--concurrency=4", "--loglevel=INFO", *CELERY_ALONE]),
-        Role("beat", [*celery, "beat", "--loglevel=WARNING", f"--schedule={data / 'beat-schedule'}", "--pidfile="]),
+        Role(
+            "worker",
+            [*celery, "worker", "--pool=threads", "--concurrency=4", "--loglevel=INFO", *CELERY_ALONE],
+            _as("mailhost_worker"),
+        ),
+        Role(
+            "beat",
+            [*celery, "beat", "--loglevel=WARNING", f"--schedule={data / 'beat-schedule'}", "--pidfile="],
+            _as("mailhost_worker"),
+        ),
     ]
+
+
+def _as(role: str) -> dict[str, str]:
+    """The environment of a process that works as that role of the database."""
+    return {"MAILHOST_DATABASE_ROLE": role}
 
 
 CELERY_ALONE = ("--without-gossip", "--without-mingle", "--without-heartbeat")  # there are no others to talk to

@@ -1,0 +1,38 @@
+"""The scope of a request: what the database shows and takes while it is answered (accounts.scope)."""
+
+from collections.abc import Callable
+from typing import Final
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+
+from accounts import clients, principals, scope
+from accounts.principals import Through
+
+SCOPED: Final[dict[str, Through]] = {"/admin/": "admin"}
+"""By the beginning of the path, what is asked through. The API enters its scope itself, once it knows the token."""
+
+
+class WithinScope:
+    """Middleware that answers a request in one transaction, in the scope of whoever has signed in.
+
+    An answer that says the request failed leaves nothing behind. Outside these paths nothing exists at all.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        for prefix, through in SCOPED.items():
+            if request.path_info.startswith(prefix):
+                return self._answer(request, through)
+        return self._get_response(request)
+
+    def _answer(self, request: HttpRequest, through: Through) -> HttpResponseBase:
+        principal = principals.of(request.user)
+        if principal is not None:
+            address = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES)
+            principal = principal.via(through, address)
+        return scope.attempt(
+            principal, lambda: self._get_response(request), keeps=lambda response: response.status_code < 400
+        )
