@@ -1,0 +1,1 @@
+"""Bringing mail along from other servers and from files, each message once."""
