@@ -69,7 +69,13 @@ def emit_many(happened: Iterable[Happened]) -> None:
             payloads = [json.dumps(one.payload) for one in events]
             cursor.execute(_EMIT, (tenant_id, [one.kind for one in events], [one.domain for one in events], payloads))
             told += cursor.fetchone()[0]
-    if told and not any(hook is _hint for _, hook, *_ in connection.run_on_commit):
+    if told:
+        say_go()
+
+
+def say_go() -> None:
+    """Have sent what this transaction writes, as soon as it is committed."""
+    if not any(hook is _hint for _, hook, *_ in connection.run_on_commit):
         transaction.on_commit(_hint, robust=True)
 
 

@@ -521,6 +521,9 @@ class Webhook(TenantOwned):
     secret = models.CharField(max_length=100, help_text="Signs what is sent.")
     events = ArrayField(models.CharField(max_length=40), default=list, help_text="Empty: all.")
     enabled = models.BooleanField(default=True)
+    held_until = models.DateTimeField(
+        null=True, editable=False, help_text="Until then nothing is sent: somebody does, or nobody answers there."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     def __str__(self) -> str:
@@ -566,7 +569,11 @@ class WebhookDelivery(TenantOwned):
 
     class Meta:
         verbose_name_plural = "webhook deliveries"
-        indexes = (models.Index(fields=("next_attempt_at",), condition=Q(state="pending"), name="delivery_due"),)
+        indexes = (
+            models.Index(
+                fields=("webhook", "next_attempt_at"), condition=Q(state="pending"), name="delivery_due_of_webhook"
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.event_id} to {self.webhook_id}"

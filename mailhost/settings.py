@@ -227,6 +227,9 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": MAILHOST_PURGE_INTERVAL,
         "options": {"expires": MAILHOST_PURGE_INTERVAL.total_seconds()},
     },
+    # New events are sent at once; this is for second attempts, and for what the queue lost.
+    "webhooks": {"task": "accounts.tasks.send_webhooks", "schedule": 30.0, "options": {"expires": 30}},
+    "tidy": {"task": "accounts.tasks.tidy", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 
 LOGGING = {

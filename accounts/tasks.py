@@ -1,0 +1,33 @@
+"""What Celery does for accounts: all of it is found in the database, and nothing is lost with the queue."""
+
+import ssl
+from datetime import timedelta
+from functools import cache
+from typing import Final
+
+from celery import shared_task
+from django.conf import settings
+
+from accounts import sending, tidying
+from accounts.endpoint import Config
+
+LONGEST: Final = timedelta(seconds=50)
+"""Nothing new is begun after this: what is left is for the next run."""
+
+
+@shared_task
+def send_webhooks() -> None:
+    """Send the events that are due."""
+    sending.send(Config(allow_private=settings.MAILHOST_PRIVATE_TARGETS, tls=_tls()), budget=LONGEST)
+
+
+@shared_task
+def tidy() -> None:
+    """Remove old events, and old answers to repeated requests."""
+    tidying.tidy()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Certificates as the system trusts them."""
+    return ssl.create_default_context()
