@@ -16,8 +16,8 @@ from django.contrib.auth.hashers import check_password, identify_hasher, make_pa
 P = ParamSpec("P")
 T = TypeVar("T")
 
-REFUSED_AFTER: Final = 0.5
-"""Seconds from the beginning of a check to its refusal: longer than any hash takes that is stored here.
+REFUSED_AFTER: Final = 1.0
+"""Seconds from the beginning of a check to its refusal: longer than any hash takes that `accounts.hashes` lets in.
 
 A hash that came from another server is checked faster or slower than those made here, and than the check for an
 address that does not exist: the difference is gone when this time has passed.

@@ -55,7 +55,10 @@ class PasswordHasher(Argon2PasswordHasher):
         return super().encode(normal_form(password), salt)
 
     def verify(self, password: str, encoded: str) -> bool:
-        return super().verify(normal_form(password), encoded)
+        try:
+            return super().verify(normal_form(password), encoded)
+        except UnicodeEncodeError:
+            return False  # no Unicode text, so `check` never let it become a password
 
 
 class Validator:

@@ -192,7 +192,23 @@ TEMPLATES = [
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["accounts.backends.Backend"]
-PASSWORD_HASHERS = ["accounts.passwords.PasswordHasher"]
+PASSWORD_HASHERS = [
+    "accounts.passwords.PasswordHasher",
+    # Of other servers: verified, and replaced by ours at the first login.
+    "accounts.hashes.MD5",
+    "accounts.hashes.SHA1",
+    "accounts.hashes.SHA256",
+    "accounts.hashes.SHA512",
+    "accounts.hashes.MD5Crypt",
+    "accounts.hashes.SHA256Crypt",
+    "accounts.hashes.SHA512Crypt",
+    "accounts.hashes.BCrypt",
+    "accounts.hashes.BCryptSHA256",
+    "accounts.hashes.PBKDF2SHA256",
+    "accounts.hashes.PBKDF2SHA1",
+    "accounts.hashes.Scrypt",
+    "accounts.hashes.Argon2",
+]
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "accounts.passwords.Validator"}]
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
