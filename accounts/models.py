@@ -70,6 +70,9 @@ class Tenant(models.Model):
         db_constraint=False,
         help_text="Receives the mail to postmaster@ of every domain that has no such mailbox.",
     )
+    closed_at = models.DateTimeField(
+        null=True, editable=False, help_text="Since then nothing of it can be used; it goes when its mail is purged."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     objects: ClassVar[Any] = RootQuerySet.as_manager()
@@ -107,6 +110,9 @@ class Domain(TenantOwned):
         blank=True,
         related_name="alias_domains",
         help_text="Mail to an address here is for the same local part there.",
+    )
+    closed_at = models.DateTimeField(
+        null=True, editable=False, help_text="Since then it takes no mail; it goes when its mail is purged."
     )
     subaddress = models.CharField(  # noqa: DJ001 - null: the host's; empty: none
         max_length=1, null=True, blank=True, help_text="What separates a subaddress, such as +. Empty: nothing does."

@@ -94,6 +94,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """A parser that takes what `parse` does, or nothing."""
+    return lambda text: parse(text) if text else None
+
+
 def one_of(*choices: Choice) -> Callable[[str], Choice]:
     """A parser that takes one of `choices`."""
 

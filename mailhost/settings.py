@@ -126,6 +126,7 @@ MAILHOST_MAX_MESSAGE = env.read("MAILHOST_MAX_MESSAGE", "64M", env.size)
 MAILHOST_DEFAULT_QUOTA = env.read("MAILHOST_DEFAULT_QUOTA", "1G", env.size)
 MAILHOST_SUBADDRESS = env.read("MAILHOST_SUBADDRESS", "+", env.one_of("+", "-", "none"))
 MAILHOST_SUSPENDED_REPLY = env.read("MAILHOST_SUSPENDED_REPLY", "450", env.one_of("450", "550"))
+MAILHOST_FORWARD_SMTP = env.read("MAILHOST_FORWARD_SMTP", "", env.optional(env.address))
 MAILHOST_OVER_QUOTA_REPLY = env.read("MAILHOST_OVER_QUOTA_REPLY", "552", env.one_of("552", "452"))
 
 # --- How long things are kept ----------------------------------------------------------------------

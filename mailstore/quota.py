@@ -1,12 +1,14 @@
 """Charging a mailbox for what lies in its maildrop."""
 
+from django.db import DatabaseError
 from django.db.models import F, Q
 
+from accounts import limits
 from accounts.models import Mailbox
 
 
 class QuotaExceeded(Exception):
-    """The mailbox has no room for so many octets more."""
+    """The mailbox, its domain, its tenant or its reseller has no room for so many octets more."""
 
     def __init__(self, mailbox: Mailbox, octets: int) -> None:
         super().__init__(f"{mailbox} has no room for {octets} octets more")
@@ -20,9 +22,14 @@ def charge(mailbox: Mailbox, *, octets: int, messages: int) -> None:
     Belongs into the transaction that puts them there.
     """
     room = Q(quota_octets=None) | Q(used_octets__lte=F("quota_octets") - octets)
-    charged = Mailbox.objects.filter(room, pk=mailbox.pk).update(
-        used_octets=F("used_octets") + octets, message_count=F("message_count") + messages
-    )
+    try:
+        charged = Mailbox.objects.filter(room, pk=mailbox.pk).update(
+            used_octets=F("used_octets") + octets, message_count=F("message_count") + messages
+        )
+    except DatabaseError as error:
+        if limits.is_over_quota(error):
+            raise QuotaExceeded(mailbox, octets) from None
+        raise
     if not charged:
         raise QuotaExceeded(mailbox, octets)
 
