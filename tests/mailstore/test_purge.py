@@ -23,7 +23,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from accounts import provisioning
-from accounts.models import Alias, KnownNetwork, Mailbox, Tenant, User
+from accounts.models import AliasTarget, KnownNetwork, Mailbox, Tenant, User
 from mailstore import database, drift, presence, purging, retention
 from mailstore.delivery import CHUNK_OCTETS, Outcome
 from mailstore.models import Content, ContentChunk, DeliveryLedger, Listener, MaildropSession, Message
@@ -371,7 +371,7 @@ def closed(customer: Customer, ago: timedelta) -> Mailbox:
 def everything_of(mailbox: Mailbox) -> list[int]:
     return [
         model.objects.filter(mailbox=mailbox.pk).count()
-        for model in (Message, MaildropSession, DeliveryLedger, KnownNetwork, Alias)
+        for model in (Message, MaildropSession, DeliveryLedger, KnownNetwork, AliasTarget)
     ] + [Mailbox.objects.filter(pk=mailbox.pk).count(), User.objects.filter(pk=mailbox.user_id).count()]
 
 
