@@ -45,11 +45,12 @@ class Unavailable(Exception):
     """The database cannot answer now; later it can. Never carries the reason: it is logged, not told."""
 
 
-def conninfo() -> str:
-    """The libpq connection string of Django's default database."""
+def conninfo(*, role: str | None = None) -> str:
+    """The libpq connection string of Django's default database; `role` is the database's role to work as."""
     settings = connections["default"].settings_dict
     options: dict[str, Any] = {key: value for key, value in settings["OPTIONS"].items() if key != "pool"}
-    options["options"] = f"{options.get('options', '')} {_LIMITS} {_PLANS} {_DURABLE}".strip()
+    as_role = f"-c role={role}" if role else ""
+    options["options"] = f"{options.get('options', '')} {_LIMITS} {_PLANS} {_DURABLE} {as_role}".strip()
     return make_conninfo(
         dbname=settings["NAME"],
         user=settings["USER"] or None,
@@ -68,8 +69,9 @@ class Pool:
     waits for the disk wants more of them: PostgreSQL writes the commits of all that wait in one go.
     """
 
-    def __init__(self, *, size: int, few: int = _FEW) -> None:
+    def __init__(self, *, size: int, few: int = _FEW, role: str | None = None) -> None:
         self._most = size
+        self._role = role
         self._few = min(few, size)
         self._count = 0  # connections, also those that are being opened
         self._idle: list[Connection] = []  # the one used last is used next
@@ -175,7 +177,9 @@ class Pool:
         try:
             while True:
                 try:
-                    connection = await AsyncConnection.connect(conninfo(), autocommit=True, prepare_threshold=0)
+                    connection = await AsyncConnection.connect(
+                        conninfo(role=self._role), autocommit=True, prepare_threshold=0
+                    )
                 except psycopg.OperationalError as error:
                     if not self._away:
                         self._away = True

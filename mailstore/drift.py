@@ -75,6 +75,7 @@ _CHECKS: Final = (
         """
         SELECT id FROM mailstore_content content
         WHERE NOT EXISTS (SELECT FROM mailstore_message WHERE content_id = content.id)
+            AND NOT EXISTS (SELECT FROM mailstore_forward WHERE content_id = content.id)
         """,
     ),
     (

@@ -16,6 +16,9 @@ FIELD_LIMIT: Final = 4096
 
 DATE_LIMIT: Final = 100
 
+HOPS: Final = 50
+"""Servers that a message has come through at most before it is sent on: as Postfix has it (RFC 5321 section 6.3)."""
+
 LENGTH: Final = 255
 """Characters of what is returned."""
 
@@ -48,6 +51,17 @@ def look(head: bytes) -> Headers:
     )
 
 
+def has_looped(head: bytes, address: str) -> bool:
+    """Whether `address` has sent a message with this header on before, or it has come through `HOPS` servers."""
+    head = b"\n" + head[:HEAD_LIMIT]
+    mine = re.compile(
+        rb"\ndelivered-to[ \t]*:[ \t]*<?" + re.escape(address.encode()) + rb">?[ \t]*\r?\n", re.IGNORECASE
+    )
+    return mine.search(head) is not None or len(_RECEIVED.findall(head)) >= HOPS
+
+
+_DELIVERED_TO = re.compile(rb"\ndelivered-to[ \t]*:[ \t]*<?([^\s<>]+)>?[ \t]*(?=\r?\n)", re.IGNORECASE)
+_RECEIVED = re.compile(rb"\nreceived[ \t]*:", re.IGNORECASE)
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 # A field goes on where the next line begins with a blank (RFC 5322 section 2.2.3). Possessive: what was passed once
 # is not looked at again, whatever follows.

@@ -324,3 +324,51 @@ class Forward(TenantOwned):
 
     def __str__(self) -> str:
         return f"forward {self.pk}"
+
+
+class ForwardLedger(TenantOwned):
+    """What was taken to be sent on outside, for as long as `DeliveryLedger`, so that a retry sends nothing again."""
+
+    digest = models.BinaryField(
+        primary_key=True, help_text="SHA-256 of the delivery's digest, the alias and the address outside."
+    )
+    delivered_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name = "forward ledger"
+        indexes = (models.Index(fields=("delivered_at",), name="forward_ledger_age"),)
+
+
+class Refusal(TenantOwned):
+    """Mail that was refused, hour by hour: of a domain, or of one mailbox of it.
+
+    Without foreign keys: what it tells of may be gone before it.
+    """
+
+    domain = owned("accounts.Domain", models.DO_NOTHING, related_name="+", db_index=False)
+    mailbox = owned("accounts.Mailbox", models.DO_NOTHING, null=True, related_name="+", db_index=False)
+    reason = models.CharField(max_length=12, help_text="As mailstore.delivery.Outcome has it, or unverified.")
+    hour = models.DateTimeField()
+    count = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    sender_domain = models.CharField(max_length=255, help_text="Of the last one's reverse-path.")
+    told_at = models.DateTimeField(null=True, help_text="When webhooks were told.")
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "domain"
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("domain", "mailbox", "reason", "hour"), nulls_distinct=False, name="refusal_of_hour"
+            ),
+        )
+        indexes = (
+            models.Index(fields=("last_at",), name="refusal_age"),
+            models.Index(fields=("id",), condition=Q(told_at=None, mailbox__isnull=False), name="refusal_to_tell"),
+            models.Index(fields=("mailbox", "hour"), name="refusal_of_mailbox"),
+        )
+
+    def __str__(self) -> str:
+        return f"refusal {self.pk}"

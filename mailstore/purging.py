@@ -1,7 +1,6 @@
 """Removing for good what nobody can ask for any more: expunged messages, closed mailboxes, old records.
 
-Each mailbox has a retention, by default its tenant's, by default the host's; nothing of one that is on legal hold goes.
-Time is the database's.
+Each mailbox has a retention, by default its tenant's, by default the host's. Time is the database's.
 """
 
 import logging
@@ -15,23 +14,10 @@ from typing import Any, Final
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from accounts import audit, notices, provisioning
-from accounts.models import (
-    Alias,
-    AliasTarget,
-    ApiToken,
-    AppPassword,
-    Domain,
-    Event,
-    KnownNetwork,
-    Mailbox,
-    Tenant,
-    User,
-    Webhook,
-)
-from accounts.provisioning import OnHold, happened
+from accounts import limits
+from accounts.models import Alias, AliasTarget, KnownNetwork, Mailbox, Tenant, User
 from mailstore import presence
-from mailstore.models import DeliveryLedger, ImportedItem, ImportJob, MaildropSession, Message
+from mailstore.models import DeliveryLedger, MaildropSession, Message
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +28,7 @@ BATCH_OCTETS: Final = 256 * 1024 * 1024
 
 _WINDOW: Final = 20  # batches of which the messages are looked up at once
 _PURGING: Final = 0x7075726765  # the advisory lock of those who give way
-_RECORDS: Final[tuple[Any, ...]] = (  # of a mailbox
-    MaildropSession,
-    DeliveryLedger,
-    KnownNetwork,
-    AppPassword,
-    ImportedItem,
-    ImportJob,
-)
+_RECORDS: Final[tuple[Any, ...]] = (MaildropSession, DeliveryLedger, KnownNetwork)  # of a mailbox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +40,7 @@ class Keep:
     ledger: timedelta  # what was delivered, so that a retry stores nothing again
     listener_ttl: timedelta  # a listener without a heartbeat for so long is gone, and its sessions are over
     networks: timedelta = timedelta(days=30)  # where somebody signed in from
+    refusals: timedelta = timedelta(days=30)  # which mail was refused
 
 
 @dataclass
@@ -82,9 +62,8 @@ class Purged:
     ended: int = 0  # sessions of listeners that are gone
     ledger: int = 0
     networks: int = 0
+    refusals: int = 0
     listeners: int = 0
-    domains: int = 0
-    closed_tenants: int = 0
     finished: bool = False  # whether nothing more was due
 
     @property
@@ -104,9 +83,8 @@ class Purged:
         self.ended += more.ended
         self.ledger += more.ledger
         self.networks += more.networks
+        self.refusals += more.refusals
         self.listeners += more.listeners
-        self.domains += more.domains
-        self.closed_tenants += more.closed_tenants
 
 
 def purge(
@@ -129,11 +107,11 @@ def purge(
     try:
         run.sessions()
         run.aged("ledger", "mailstore_deliveryledger", "delivered_at", keep.ledger)
+        run.aged("ledger", "mailstore_forwardledger", "delivered_at", keep.ledger)
+        run.aged("refusals", "mailstore_refusal", "last_at", keep.refusals)
         run.aged("networks", "accounts_knownnetwork", "last_login_at", keep.networks)
         run.expunged()
         run.closed()
-        run.domains()
-        run.tenants()
         if orphans:
             run.orphans()
         run.purged.finished = True
@@ -146,35 +124,6 @@ def purge(
     return run.purged
 
 
-def erase(mailbox: Mailbox) -> None:
-    """Have a mailbox removed for good as soon as can be, with all its mail: a request of law.
-
-    It is closed at once, and due: the next purge removes it, which `erase_now` and the task of the same name do not
-    wait for. Raises `OnHold`.
-    """
-    with transaction.atomic():
-        row = Mailbox.objects.select_for_update(no_key=True).filter(pk=mailbox.pk).first()
-        if row is None:
-            return
-        if row.legal_hold:
-            raise OnHold(f"{row} is on legal hold: its mail must be kept")
-        provisioning.close_mailbox(row)
-        Mailbox.objects.filter(pk=row.pk).update(retention=timedelta(0))
-        happened.to_mailbox("erased", row)
-        notices.mailboxes_changed([row.pk])
-        # What was told of it to others is not kept either.
-        Event.objects.filter(tenant_id=row.tenant_id, kind__startswith="mailbox.", payload__id=row.pk).exclude(
-            kind="mailbox.erased"
-        ).delete()
-
-
-def erase_now(keep: Keep, mailbox_id: int) -> bool:
-    """Remove what `erase` marked. Whether it is gone: somebody may hold it. Not to be called in a transaction."""
-    run = _Purge(keep, BATCH, None, give_way=False, watch=lambda purged: None)
-    run.closed(mailbox_id)
-    return not Mailbox.objects.filter(pk=mailbox_id).exists()
-
-
 def forecast(keep: Keep) -> dict[str, Share]:
     """What a purge would remove now: each tenant's share, by slug."""
     parameters: dict[str, Any] = {"retention": keep.retention}
@@ -183,10 +132,18 @@ def forecast(keep: Keep) -> dict[str, Share]:
         return {slug: Share(messages, int(octets), mailboxes) for slug, messages, octets, mailboxes in cursor}
 
 
-# Nothing is longer ago than null.
-_KEPT = """
-    CASE WHEN mailbox.legal_hold THEN NULL ELSE coalesce(mailbox.retention, tenant.retention, %(retention)s) END
-"""
+def remove_unused(cursor: CursorWrapper, contents: list[int]) -> int:
+    """Remove those of these contents that no message has and nothing sends on any more. Returns how many.
+
+    Belongs into the transaction that took one of those away.
+    """
+    cursor.execute(_LOCK_CONTENTS, {"contents": contents})
+    cursor.execute(_PURGE_CONTENTS, {"contents": contents})
+    removed: int = cursor.rowcount
+    return removed
+
+
+_KEPT = "coalesce(mailbox.retention, tenant.retention, %(retention)s)"
 _WITH_TENANT = "JOIN accounts_tenant tenant ON tenant.id = mailbox.tenant_id"
 
 _FORECAST = f"""
@@ -220,21 +177,7 @@ ORDER BY mailbox.id LIMIT %(window)s
 
 _CLOSED = f"""
 SELECT mailbox.id FROM accounts_mailbox mailbox {_WITH_TENANT}
-WHERE mailbox.closed_at < now() - {_KEPT} AND (mailbox.id = %(mailbox)s OR %(mailbox)s IS NULL) ORDER BY mailbox.id
-"""
-
-_CLOSED_DOMAINS = """
-SELECT domain.id FROM accounts_domain domain JOIN accounts_tenant tenant ON tenant.id = domain.tenant_id
-WHERE domain.closed_at < now() - coalesce(tenant.retention, %(retention)s)
-    AND NOT EXISTS (SELECT FROM accounts_mailbox WHERE domain_id = domain.id)
-ORDER BY domain.id
-"""
-
-_CLOSED_TENANTS = """
-SELECT tenant.id FROM accounts_tenant tenant
-WHERE tenant.closed_at < now() - coalesce(tenant.retention, %(retention)s)
-    AND NOT EXISTS (SELECT FROM accounts_domain WHERE tenant_id = tenant.id)
-ORDER BY tenant.id
+WHERE mailbox.closed_at < now() - {_KEPT} ORDER BY mailbox.id
 """
 
 _OF_CLOSED = """
@@ -274,20 +217,20 @@ SELECT slug, count(*), sum(octets), array_agg(content_id) FROM gone GROUP BY slu
 # are the last. In a statement of its own, so that the next one sees what whoever held them committed.
 _LOCK_CONTENTS = "SELECT FROM mailstore_content WHERE id = ANY (%(contents)s) ORDER BY id FOR UPDATE"
 
-_PURGE_CONTENTS = """
+_UNUSED = """NOT EXISTS (SELECT FROM mailstore_message WHERE content_id = content.id)
+    AND NOT EXISTS (SELECT FROM mailstore_forward WHERE content_id = content.id)"""
+_PURGE_CONTENTS = f"""
 WITH unused AS MATERIALIZED (
-    SELECT id FROM mailstore_content content
-    WHERE id = ANY (%(contents)s) AND NOT EXISTS (SELECT FROM mailstore_message WHERE content_id = content.id)
+    SELECT id FROM mailstore_content content WHERE id = ANY (%(contents)s) AND {_UNUSED}
 ), chunks AS (
     DELETE FROM mailstore_contentchunk chunk USING unused WHERE chunk.content_id = unused.id
 )
 DELETE FROM mailstore_content content USING unused WHERE content.id = unused.id
 """
 
-_ORPHANS = """
+_ORPHANS = f"""
 SELECT id FROM mailstore_content content
-WHERE id > %(after)s AND created_at < now() - interval '1 day'
-    AND NOT EXISTS (SELECT FROM mailstore_message WHERE content_id = content.id)
+WHERE id > %(after)s AND created_at < now() - interval '1 day' AND {_UNUSED}
 ORDER BY id LIMIT %(batch)s
 """
 
@@ -399,41 +342,15 @@ class _Purge:
             # The last mailbox may have more; but if all of these are locked, whoever holds them is left alone.
             first = rows[-1][0] + (self.purged.messages == before)
 
-    def closed(self, mailbox_id: int | None = None) -> None:
-        """Mailboxes that were closed longer ago than their retention, or one of them, with all that is theirs."""
-        for (mailbox,) in self._rows(_CLOSED, mailbox=mailbox_id):
+    def closed(self) -> None:
+        """Mailboxes that were closed longer ago than their retention, with all that is theirs."""
+        for (mailbox,) in self._rows(_CLOSED):
             try:
                 self._mail(mailbox)
                 self._records(mailbox)
                 self._mailbox(mailbox)
             except _NotNow:
                 continue
-
-    def domains(self) -> None:
-        """Closed domains whose last mailbox is gone."""
-        for (pk,) in self._rows(_CLOSED_DOMAINS):
-            with self._batch() as (_, removed):
-                domain = (
-                    Domain.objects.select_for_update(skip_locked=True).exclude(closed_at=None).filter(pk=pk).first()
-                )
-                if domain and not Mailbox.objects.filter(domain=domain).exists():
-                    audit.record("domain.removed", domain)
-                    domain.delete()
-                    removed.domains = 1
-
-    def tenants(self) -> None:
-        """Closed tenants whose last domain is gone."""
-        for (pk,) in self._rows(_CLOSED_TENANTS):
-            with self._batch() as (_, removed):
-                tenant = (
-                    Tenant.objects.select_for_update(skip_locked=True).exclude(closed_at=None).filter(pk=pk).first()
-                )
-                if tenant and not Domain.objects.filter(tenant=tenant).exists():
-                    audit.record("tenant.removed", tenant)
-                    for model in (Webhook, Event, ApiToken, User):
-                        model.objects.filter(tenant=tenant).delete()
-                    tenant.delete()
-                    removed.closed_tenants = 1
 
     def orphans(self) -> None:
         """Contents without a message. None can come about: every transaction that could leave one removes it."""
@@ -488,11 +405,9 @@ class _Purge:
         self._contents(cursor, removed, contents)
 
     def _contents(self, cursor: CursorWrapper, removed: Purged, contents: list[int]) -> None:
-        """Those of these contents that no message has any more."""
+        """Those of these contents that nothing needs any more."""
         if contents:
-            cursor.execute(_LOCK_CONTENTS, {"contents": contents})
-            cursor.execute(_PURGE_CONTENTS, {"contents": contents})
-            removed.contents += cursor.rowcount
+            removed.contents += remove_unused(cursor, contents)
 
     # A closed mailbox, in three steps
 
@@ -520,16 +435,19 @@ class _Purge:
             user, slug = self._lock_closed(cursor, mailbox)
             if any(model.objects.filter(mailbox=mailbox).exists() for model in (Message, *_RECORDS)):
                 raise _NotNow  # some were locked
-            targets = AliasTarget.objects.filter(mailbox=mailbox)
-            aliases = list(targets.values_list("alias_id", flat=True))
-            targets.delete()
-            for alias in Alias.objects.filter(pk__in=aliases, targets=None):
-                provisioning.remove_alias(alias)
-            ApiToken.objects.filter(mailbox=mailbox).delete()
+            self._aliases(mailbox)
             Tenant.objects.filter(admin_mailbox=mailbox).update(admin_mailbox=None)
             Mailbox.objects.filter(pk=mailbox).delete()
             User.objects.filter(pk=user).delete()
             removed.tenants[slug] = Share(mailboxes=1)
+
+    def _aliases(self, mailbox: int) -> None:
+        """Take the mailbox out of its aliases; one that goes nowhere else ends with it."""
+        aliases = list(AliasTarget.objects.filter(mailbox=mailbox).values_list("alias", flat=True))
+        AliasTarget.objects.filter(mailbox=mailbox).delete()
+        for alias in Alias.objects.filter(pk__in=aliases, targets=None):
+            alias.delete()
+            limits.charge(tenant_id=alias.tenant_id, domain_id=alias.domain_id, aliases=-1)
 
     def _lock_closed(self, cursor: CursorWrapper, mailbox: int) -> tuple[int, str]:
         """Lock a mailbox that is due: its user, its tenant's slug. Raises `_NotNow`."""

@@ -6,7 +6,7 @@ from typing import Final
 from celery import shared_task
 from django.conf import settings
 
-from mailstore import purging
+from mailstore import configured, forwarding, purging, refusals
 
 LONGEST: Final = timedelta(minutes=4)
 """A run ends after this even if more is due: well before the broker would hand the task to another worker."""
@@ -26,3 +26,20 @@ def keep() -> purging.Keep:
 def purge() -> None:
     """Remove for good what is due, until the next run begins."""
     purging.purge(keep(), budget=min(settings.MAILHOST_PURGE_INTERVAL, LONGEST), give_way=True)
+
+
+@shared_task
+def forward() -> None:
+    """Hand what goes on to addresses outside to the MTA."""
+    mta = settings.MAILHOST_FORWARD_SMTP
+    if mta is not None:
+        config = forwarding.Config(
+            host=mta.host, port=mta.port, name=configured.host_name(), key=configured.forward_key()
+        )
+        forwarding.forward(config, budget=LONGEST)
+
+
+@shared_task
+def announce_refusals() -> None:
+    """Tell webhooks whose mail is refused."""
+    refusals.announce()

@@ -97,13 +97,13 @@ async def test_a_database_that_is_away_is_said_to_be_once_and_found_again(
 ) -> None:
     caplog.set_level("INFO", "mailstore.database")
     there = database.conninfo()
-    monkeypatch.setattr(database, "conninfo", lambda: "host=127.0.0.1 port=1 connect_timeout=1")
+    monkeypatch.setattr(database, "conninfo", lambda **_: "host=127.0.0.1 port=1 connect_timeout=1")
     monkeypatch.setattr(database, "_PATIENCE", 0.3)
     pool = Pool(size=4)
     pool.open()
     with pytest.raises(Unavailable):
         await pool.run(backend)
-    monkeypatch.setattr(database, "conninfo", lambda: there)
+    monkeypatch.setattr(database, "conninfo", lambda **_: there)
     monkeypatch.setattr(database, "_PATIENCE", 5.0)
     assert await pool.run(backend)
     await pool.close()
@@ -128,7 +128,7 @@ async def test_commits_are_durable_whatever_the_servers_default_is(transactional
 
 
 async def test_who_gave_up_waiting_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "conninfo", lambda: "host=127.0.0.1 port=1 connect_timeout=1")
+    monkeypatch.setattr(database, "conninfo", lambda **_: "host=127.0.0.1 port=1 connect_timeout=1")
     monkeypatch.setattr(database, "_PATIENCE", 0.01)
     pool = Pool(size=4)
     pool.open()

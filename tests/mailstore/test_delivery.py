@@ -20,6 +20,7 @@ from mailstore import database, drift, retention
 from mailstore.database import Unavailable
 from mailstore.delivery import (
     CHUNK_OCTETS,
+    Box,
     Deliveries,
     Outcome,
     OverQuota,
@@ -82,10 +83,16 @@ async def deliver(
         recipients = [
             await deliveries.find(str(one), reverse_path=reverse_path, octets=None)
             if isinstance(one, str)
-            else Recipient(str(one), one.pk)
+            else Recipient(str(one), (Box(one.pk),))
             for one in to
         ]
         return await deliveries.deliver(spool, reverse_path=reverse_path, recipients=recipients, received=RECEIVED)
+
+
+def at(customer: Customer) -> Recipient:
+    """The customer's own mailbox, as it is found."""
+    box = customer.mailbox
+    return Recipient(box.address, (Box(box.pk, box.tenant_id, box.domain_id),))
 
 
 async def add(customer: Customer, *local_parts: str, quota_octets: int | None = None) -> list[Mailbox]:
@@ -218,7 +225,7 @@ async def test_two_addresses_of_one_mailbox_are_one_copy(deliveries: Deliveries,
 )
 async def test_a_mailbox_is_found(deliveries: Deliveries, acme: Customer, asked: str) -> None:
     found = await deliveries.find(asked, reverse_path=SENDER, octets=None)
-    assert found.mailbox_id == acme.mailbox.pk
+    assert [box.mailbox_id for box in found.boxes] == [acme.mailbox.pk]
     assert found.address == asked.lower().removesuffix(".")
 
 
@@ -246,7 +253,7 @@ async def test_the_whole_address_comes_before_its_base_and_a_mailbox_before_an_a
         reverse_path=SENDER,
         octets=None,
     )
-    assert [isinstance(one, Recipient) and one.mailbox_id for one in found] == [
+    assert [isinstance(one, Recipient) and one.boxes[0].mailbox_id for one in found] == [
         tagged.pk, acme.mailbox.pk, chi.pk, binh.pk, chi.pk,
     ]  # fmt: skip
 
@@ -266,7 +273,7 @@ async def test_postmaster_reaches_the_tenants_admin_mailbox_unless_there_is_one(
 
     async def found() -> list[int | None]:
         answers = await deliveries.find_all(names, reverse_path="", octets=None)
-        return [one.mailbox_id if isinstance(one, Recipient) else None for one in answers]
+        return [one.boxes[0].mailbox_id if isinstance(one, Recipient) else None for one in answers]
 
     assert await found() == [None] * 4
     [boss] = await add(acme, "boss")
@@ -298,14 +305,14 @@ async def test_many_are_looked_up_at_once_each_with_its_own_answer(
     found = await deliveries.find_all([*asked, closed.address, "an@acme.test"], reverse_path="", octets=100)
     assert [one if isinstance(one, Recipient) else type(one) for one in found] == [
         UnknownDomain,
-        Recipient("an@globex.test", globex.mailbox.pk),
+        at(globex),
         UnknownDomain,
         Suspended,
         UnknownMailbox,
         OverQuota,
-        Recipient("an@acme.test", acme.mailbox.pk),
+        at(acme),
         UnknownMailbox,
-        Recipient("an@acme.test", acme.mailbox.pk),
+        at(acme),
     ]
     assert await deliveries.find_all([], reverse_path="", octets=None) == []
 
@@ -324,14 +331,14 @@ async def test_each_copy_is_its_own_decision(deliveries: Deliveries, acme: Custo
     suspended, full, closed = await add(acme, "suspended", "full", "closed", quota_octets=300)
     await orm(lambda: provisioning.suspend(suspended))
     await orm(lambda: provisioning.close_mailbox(closed))
-    gone = Recipient("purged@acme.test", 10**12)
+    gone = Recipient("purged@acme.test", (Box(10**12),))
     for octets in (400, 400_000):
         message = post.text().ljust(octets, b"x")
         with Spool() as spool:
             spool.write(message)
             spool.finish()
             recipients = [
-                Recipient(str(box), box.pk) for box in (full, acme.mailbox, closed, suspended, globex.mailbox)
+                Recipient(str(box), (Box(box.pk),)) for box in (full, acme.mailbox, closed, suspended, globex.mailbox)
             ]
             outcomes = await deliveries.deliver(
                 spool, reverse_path=SENDER, recipients=[gone, *recipients, gone], received=RECEIVED
@@ -405,7 +412,7 @@ async def test_a_retry_is_known_whatever_came_since(deliveries: Deliveries, acme
     [box] = await add(acme, "box", quota_octets=len(message) + 250)
     assert await deliver(deliveries, message, box) == [STORED]
     found = await deliveries.find("box@acme.test", reverse_path=SENDER, octets=len(message))  # not refused: it is full
-    assert found.mailbox_id == box.pk
+    assert [box.mailbox_id for box in found.boxes] == [box.pk]
     assert await deliver(deliveries, message, box) == [ALREADY]
     await orm(lambda: retention.expunge(Message.objects.in_maildrop(box), by=None))
     assert await deliver(deliveries, message, box) == [ALREADY]

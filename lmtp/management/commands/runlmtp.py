@@ -8,10 +8,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts import addresses
+from accounts.database_roles import LISTENER
 from lmtp import replies
 from lmtp.backend import Server, Terms
 from lmtp.session import Config as SessionConfig
 from mailhost.lineserver import Config, ListenError, serve
+from mailstore import configured
 from mailstore.delivery import Deliveries
 from mailstore.presence import Presence
 
@@ -45,12 +47,9 @@ class Command(BaseCommand):
         )
 
         def application() -> Server:
-            deliveries = Deliveries(
-                connections=8,
-                subaddress="" if settings.MAILHOST_SUBADDRESS == "none" else settings.MAILHOST_SUBADDRESS,
-                default_domain=settings.MAILHOST_DEFAULT_DOMAIN,
-            )
-            return Server(terms, deliveries, Presence(kind="lmtp", ttl=settings.MAILHOST_LISTENER_TTL.total_seconds()))
+            deliveries = Deliveries(connections=8, **configured.delivery())
+            presence = Presence(kind="lmtp", ttl=settings.MAILHOST_LISTENER_TTL.total_seconds(), role=LISTENER)
+            return Server(terms, deliveries, presence)
 
         try:
             code = serve(config, application, name="lmtp")

@@ -9,14 +9,17 @@ from typing import Any, Final, NamedTuple, NoReturn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from mailstore import configured
 from mailstore.database import Unavailable
 from mailstore.delivery import (
+    Deferred,
     Outcome,
     OverQuota,
     Refused,
     Suspended,
     UnknownDomain,
     UnknownMailbox,
+    UnverifiedDomain,
     deliver_now,
 )
 from mailstore.spool import SpoolFull, TooLarge
@@ -39,6 +42,9 @@ _TEMPORARY: Final = Failure(os.EX_TEMPFAIL, "4.3.0", "temporary failure here, tr
 _NO_SPACE: Final = Failure(os.EX_TEMPFAIL, "4.3.1", "no space left here, try again later")
 _TOO_LARGE: Final = Failure(os.EX_DATAERR, "5.3.4", "the message is larger than MAILHOST_MAX_MESSAGE")
 _NO_MAILBOX: Final = Failure(os.EX_NOUSER, "5.1.1", "no such mailbox")
+_NOT_NOW: Final = Failure(os.EX_TEMPFAIL, "4.2.1", "the mailbox takes no mail now, try again later")
+_UNVERIFIED: Final = Failure(os.EX_TEMPFAIL, "4.7.1", "the domain is not verified yet, try again later")
+_LOOP: Final = Failure(os.EX_UNAVAILABLE, "5.4.6", "mail loop, the message has been here before")
 _SUSPENDED: Final = {
     "450": Failure(os.EX_TEMPFAIL, "4.2.1", "the mailbox is suspended, try again later"),
     "550": Failure(os.EX_NOPERM, "5.2.1", "the mailbox is disabled"),
@@ -103,8 +109,7 @@ def _deliver(addresses: list[str], reverse_path: str) -> list[Failure | None]:
             to=addresses,
             reverse_path=reverse_path,
             limit=settings.MAILHOST_MAX_MESSAGE,
-            subaddress="" if settings.MAILHOST_SUBADDRESS == "none" else settings.MAILHOST_SUBADDRESS,
-            default_domain=settings.MAILHOST_DEFAULT_DOMAIN,
+            **configured.delivery(),
         )
     except TooLarge:
         return [_TOO_LARGE] * len(addresses)
@@ -129,9 +134,13 @@ def _told() -> Mapping[Outcome | type[Refused], Failure | None]:
         Outcome.GONE: _NO_MAILBOX,
         Outcome.SUSPENDED: suspended,
         Outcome.OVER_QUOTA: over_quota,
+        Outcome.DEFERRED: _NOT_NOW,
+        Outcome.LOOP: _LOOP,
         Outcome.NO_SPACE: _NO_SPACE,
         Outcome.FAILED: _TEMPORARY,
         UnknownDomain: Failure(os.EX_NOHOST, "5.1.2", "no such domain here"),
+        UnverifiedDomain: _UNVERIFIED,
+        Deferred: _NOT_NOW,
         UnknownMailbox: _NO_MAILBOX,
         Suspended: suspended,
         OverQuota: over_quota,
