@@ -92,6 +92,8 @@ MAILHOST_WORKERS = env.read("MAILHOST_WORKERS", str(os.cpu_count() or 1), env.po
 MAILHOST_PROXY_NETWORKS = env.read("MAILHOST_PROXY_NETWORKS", "", env.networks)
 # Whether webhooks and imports may reach hosts of our own networks (accounts/outside.py).
 MAILHOST_PRIVATE_TARGETS = env.read("MAILHOST_PRIVATE_TARGETS", "off", env.switch)
+# Imports that run at once in the background: each has a thread of Celery to itself meanwhile.
+MAILHOST_IMPORTS = env.read("MAILHOST_IMPORTS", "2", env.positive)
 MAILHOST_HTTP_PROXIES = env.read("MAILHOST_HTTP_PROXIES", "", env.networks)
 
 # The role of the database that this process works as (accounts.database_roles). Commands are the tables' owner.
@@ -240,6 +242,7 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "announce refusals": {"task": "mailstore.tasks.announce_refusals", "schedule": 60, "options": {"expires": 60}},
+    "imports": {"task": "mailstore.tasks.imports", "schedule": 10, "options": {"expires": 10}},
     "purge": {
         "task": "mailstore.tasks.purge",
         "schedule": MAILHOST_PURGE_INTERVAL,

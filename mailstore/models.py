@@ -277,6 +277,13 @@ class ImportJob(TenantOwned):
     login = models.CharField(max_length=320, blank=True, default="")
     sealed_password = models.BinaryField(null=True, help_text="Encrypted; removed when the job ends.")
     folder = models.CharField(max_length=255, blank=True, default="", help_text="Of IMAP; empty: INBOX.")
+    uidl_format = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of that server's unique-ids, where only its UIDs are shown; empty: Dovecot's; none: keeps none.",
+    )
     upload = models.CharField(max_length=255, blank=True, default="", help_text="File below the data directory.")
     state = models.CharField(max_length=9, choices=State, default=State.WAITING)
     total = models.IntegerField(null=True, help_text="Messages there.")

@@ -7,6 +7,7 @@ from celery import shared_task
 from django.conf import settings
 
 from mailstore import configured, forwarding, purging, refusals
+from mailstore.importing import jobs
 
 LONGEST: Final = timedelta(minutes=4)
 """A run ends after this even if more is due: well before the broker would hand the task to another worker."""
@@ -43,3 +44,31 @@ def forward() -> None:
 def announce_refusals() -> None:
     """Tell webhooks whose mail is refused."""
     refusals.announce()
+
+
+def import_config() -> jobs.Config:
+    """How imports run, by the settings."""
+    return jobs.Config(
+        secret=settings.SECRET_KEY,
+        limit=settings.MAILHOST_MAX_MESSAGE,
+        spool_directory=str(settings.MAILHOST_DATA / "spool"),
+        uploads=settings.MAILHOST_DATA / "uploads",
+        allow_private=settings.MAILHOST_PRIVATE_TARGETS,
+        most=settings.MAILHOST_IMPORTS,
+    )
+
+
+@shared_task
+def run_import(job_id: int) -> None:
+    """Run an import that waits, for a while; then it is somebody else's turn."""
+    if jobs.run(job_id, import_config()):
+        run_import.delay(job_id)
+
+
+@shared_task
+def imports() -> None:
+    """Have those imports run that nobody runs, and remove uploads that nobody needs."""
+    config = import_config()
+    for job_id in jobs.due(config.most):
+        run_import.apply_async((job_id,), expires=60)
+    jobs.tidy(config.uploads)

@@ -15,7 +15,8 @@ from mailstore.importing.wire import LINE_OCTETS, MOST_MESSAGES, Pace, Target, W
 
 PORTS: Final = {"tls": 993, "starttls": 143, "none": 143}
 
-_LISTING_SECONDS: Final = 300.0
+_LISTING_SECONDS: Final = 120.0
+_ITEM_SECONDS: Final = 300.0
 _LITERAL = re.compile(rb"\{([0-9]{1,10})\+?\}\Z")
 _UID = re.compile(rb"\bUID ([0-9]{1,10})", re.IGNORECASE)
 _DATE = re.compile(rb'\bINTERNALDATE "([^"]{1,40})"', re.IGNORECASE)
@@ -144,7 +145,7 @@ class Imap:
         wire = self._wire
         if wire is None:
             raise Lost("the connection to the server was lost")
-        pace = Pace(_LISTING_SECONDS)
+        pace = Pace(_ITEM_SECONDS)
         found = False
         try:
             tag = self._send(wire, b"UID FETCH %d (UID BODY.PEEK[])" % uid)

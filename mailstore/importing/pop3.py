@@ -12,7 +12,7 @@ from mailstore.importing.wire import MOST_MESSAGES, Pace, Target, Wire
 PORTS: Final = {"tls": 995, "starttls": 110, "none": 110}
 
 _TEMPORARY: Final = (b"[IN-USE]", b"[SYS/TEMP]", b"[LOGIN-DELAY]")  # RFC 2449 section 8.1, RFC 3206
-_LISTING_SECONDS: Final = 300.0
+_LISTING_SECONDS: Final = 120.0
 
 
 class Pop3:
