@@ -51,6 +51,14 @@ def address(text: str) -> str:
     return f"{local_part(local)}@{domain(host)}"
 
 
+def alias(text: str) -> str:
+    """The normal form of an alias: an address, or `@domain` for what no other address of the domain takes.
+
+    Raises `BadAddress`.
+    """
+    return f"@{domain(text[1:])}" if text.startswith("@") else address(text)
+
+
 def login(name: str, *, default_domain: str) -> str:
     """The address that a login name means: a bare name is one of the default domain. Raises `BadAddress`."""
     return address(name if "@" in name else f"{name}@{default_domain}")

@@ -92,11 +92,13 @@ def _password_field(help_text: str) -> forms.CharField:
     )
 
 
-def _check_domain(address: str, request: HttpRequest) -> None:
-    """Raises `UnknownDomain` where the domain does not exist for whoever asks."""
-    host = addresses.split(addresses.address(address))[1]
-    if not Domain.objects.visible_to(request.user).filter(name=host).exists():
+def _visible_domain(address: str, request: HttpRequest) -> Domain:
+    """The domain of an address. Raises `UnknownDomain` where it does not exist for whoever asks."""
+    host = addresses.split(address)[1]
+    domain: Domain | None = Domain.objects.visible_to(request.user).filter(name=host).first()
+    if domain is None:
         raise UnknownDomain(f"{host} is not hosted here")
+    return domain
 
 
 # --- Tenants and domains -------------------------------------------------------------------------------------------
@@ -297,8 +299,8 @@ class MailboxAddForm(ProvisioningForm):
         super().__init__(*args, **kwargs)
 
     def write(self) -> Mailbox:
-        address = self.cleaned_data["address"]
-        _check_domain(address, self.request)
+        address = addresses.address(self.cleaned_data["address"])
+        _visible_domain(address, self.request)
         mailbox, added = provisioning.add_mailbox(
             address,
             password=self.cleaned_data["password"] or None,
@@ -463,39 +465,68 @@ class MailboxAdmin(Provisioned):
 
 
 class AliasForm(ProvisioningForm):
+    targets = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 5}),
+        help_text="Where its mail goes: mailboxes of the same tenant, and addresses outside; one in each line.",
+    )
     release = forms.BooleanField(
         required=False, help_text="Give the address away although it is in quarantine after a closed mailbox."
     )
 
     class Meta:
         model = Alias
-        fields = ("address",)
+        fields = ("address", "expires_at")
+        help_texts: ClassVar = {"address": "Or @ and the domain, for what no other address of it takes."}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if alias := kwargs.get("instance"):
+            kwargs["initial"] = {"targets": "\n".join(provisioning.targets_of(alias))} | (kwargs.get("initial") or {})
+        super().__init__(*args, **kwargs)
 
     def write(self) -> Alias:
-        address = self.cleaned_data["address"]
-        _check_domain(address, self.request)
-        alias, added = provisioning.add_alias(
-            address, mailbox=self.cleaned_data["mailbox"], release=self.cleaned_data["release"]
+        address = self.cleaned_data.get("address") or self.instance.address
+        mailboxes, outside = self._targets()
+        domain = _visible_domain(addresses.alias(address), self.request)
+        if self.instance.pk is None and Alias.objects.filter(address=addresses.alias(address)).exists():
+            raise provisioning.AddressTaken(f"there is an alias {address} already")
+        alias, _ = provisioning.set_alias(
+            address,
+            tenant_id=domain.tenant_id,
+            mailboxes=mailboxes,
+            outside=outside,
+            expires_at=self.cleaned_data["expires_at"],
+            release=self.cleaned_data.get("release", False),
         )
-        if not added:
-            raise provisioning.AddressTaken(f"{alias} is an alias of that mailbox already")
         return alias
+
+    def _targets(self) -> tuple[list[Mailbox], list[str]]:
+        """The mailboxes among the targets that exist for whoever asks, and the addresses outside."""
+        names = [addresses.address(text) for text in self.cleaned_data["targets"].split()]
+        found = {
+            mailbox.address: mailbox
+            for mailbox in Mailbox.objects.visible_to(self.request.user).open().filter(address__in=names)
+        }
+        return list(found.values()), [name for name in names if name not in found]
 
 
 @admin.register(Alias)
 class AliasAdmin(Provisioned):
+    form = AliasForm
     add_form = AliasForm
-    list_display = ("address", "tenant", "created_at")
+    list_display = ("address", "shown_targets", "tenant", "expires_at", "created_at")
     list_filter = (TenantFilter,)
     list_select_related = ("tenant",)
     ordering = ("address",)
     search_fields = ("address__startswith", "targets__mailbox__address__startswith")
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("address", "mailbox", "tenant", "created_at") if obj else ("address", "mailbox", "release")
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
+        return super().get_queryset(request).prefetch_related("targets__mailbox")
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("address", "targets", "expires_at", *(("tenant", "created_at") if obj else ("release",)))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("address", "tenant", "created_at") if obj else ()
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         provisioning.remove_alias(obj)
@@ -503,3 +534,8 @@ class AliasAdmin(Provisioned):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Alias]) -> None:
         for alias in queryset:
             provisioning.remove_alias(alias)
+
+    @admin.display(description="targets")
+    def shown_targets(self, alias: Alias) -> str:
+        names = sorted(str(target) for target in alias.targets.all())
+        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from django.contrib.auth.hashers import check_password, identify_hasher, make_password
 
@@ -32,25 +32,33 @@ class Busy(Exception):
     """More passwords are waiting to be checked than can be: come again."""
 
 
+class Proof(NamedTuple):
+    """What a password was found right by. It proves nothing any more once the database says something else."""
+
+    stored: str
+    """The stored hash that it matched; empty if it is an app password."""
+    app_password_id: int | None = None
+
+
 class Passwords:
     """Checks passwords for one process. Made after the fork.
 
-    What it remembers is a keyed digest of network, address and password, with the stored hash that they matched. The
-    hash is compared again with the stored one at every login, in the statement that opens the maildrop: so a changed
-    password takes effect at once. It is remembered for one network, because from another the attempt is to be counted
+    What it remembers is a keyed digest of network, address and password, with what proved them right. That is compared
+    with what is stored at every login, in the statement that opens the maildrop: so a changed password takes effect at
+    once. It is remembered for one network, because from another the attempt is to be counted
     first: else a guess would be told apart although it was refused unseen.
     """
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
-        self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[Proof, float]] = OrderedDict()
         self._threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="password")
         self._waiting = 0
         # For addresses that do not exist: the check takes as long as any.
         self._nobody = make_password(secrets.token_urlsafe())
 
-    def verified(self, address: str, password: str, *, network: str) -> str | None:
-        """The stored hash that this password, coming from there, matched lately."""
+    def verified(self, address: str, password: str, *, network: str) -> Proof | None:
+        """What this password, coming from there, was found right by lately."""
         found = self._verified.get(self._digest(address, password, network))
         return found[0] if found and found[1] > time.monotonic() else None
 
@@ -64,7 +72,7 @@ class Passwords:
         if not matches or stored is None:
             await asyncio.sleep(began + REFUSED_AFTER - time.monotonic())
             return False
-        self.remember(address, password, stored, network=network)
+        self.remember(address, password, Proof(stored), network=network)
         return True
 
     async def upgraded(self, password: str, stored: str) -> str | None:
@@ -79,9 +87,9 @@ class Passwords:
         except Busy:
             return None
 
-    def remember(self, address: str, password: str, stored: str, *, network: str) -> None:
-        """Take the password for verified, coming from there: it matched this stored hash."""
-        self._verified[self._digest(address, password, network)] = (stored, time.monotonic() + _LIFE)
+    def remember(self, address: str, password: str, proof: Proof, *, network: str) -> None:
+        """Take the password for verified, coming from there."""
+        self._verified[self._digest(address, password, network)] = (proof, time.monotonic() + _LIFE)
         if len(self._verified) > _MOST:
             self._verified.popitem(last=False)
 

@@ -9,18 +9,24 @@ from django.db import connection, transaction
 
 _MAILBOX: Final[dict[str, Any]] = {"id": 42, "address": "an@example.test", "external_id": "user-7"}
 _DOMAIN: Final[dict[str, Any]] = {"id": 5, "name": "example.test", "external_id": None}
+_ALIAS: Final[dict[str, Any]] = {"id": 9, "address": "sales@example.test"}
 _TENANT: Final[dict[str, Any]] = {"id": 3, "slug": "example", "external_id": "customer-7"}
 
 KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "tenant.created": _TENANT,
     "tenant.changed": _TENANT | {"fields": ["retention"]},
+    "tenant.closed": _TENANT,
     "tenant.warned": _TENANT | {"what": "octets", "used": 966367642, "limit": 1073741824, "percent": 90},
     "domain.added": _DOMAIN,
     "domain.changed": _DOMAIN | {"fields": ["subaddress"]},
     "domain.verified": _DOMAIN,
     "domain.failing": _DOMAIN | {"failing_since": "2026-11-01T09:00:00+00:00"},
     "domain.moved": _DOMAIN | {"from_tenant": 3, "to_tenant": 4},
-    "domain.removed": _DOMAIN,
+    "domain.closed": _DOMAIN,
+    "domain.reopened": _DOMAIN,
+    "alias.created": _ALIAS,
+    "alias.changed": _ALIAS | {"fields": ["targets"]},
+    "alias.removed": _ALIAS,
     "mailbox.created": _MAILBOX,
     "mailbox.changed": _MAILBOX | {"fields": ["quota_octets"]},
     "mailbox.password_changed": _MAILBOX,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.db import DatabaseError, connection, transaction
 
-from accounts.models import Allowance, Domain, Reseller, Tenant
+from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
 
 FIELDS: Final = ("max_domains", "max_mailboxes", "max_aliases", "max_octets")
 OVER_QUOTA: Final = "MH001"
@@ -71,6 +71,38 @@ def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict
         if values:
             Allowance.objects.filter(pk=allowance.pk).update(**values)
     return changed
+
+
+def hand_over(tenant: Tenant, reseller: Reseller, *, sign: int, domains: int, mailboxes: int, aliases: int) -> None:
+    """Count all that a tenant has against a reseller, or with `sign` -1 no more. Raises `LimitReached`.
+
+    Belongs into the transaction that changes whose tenant it is.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT mailhost_hold_octets(NULL, %s)", (tenant.pk,))
+    row = Allowance.objects.select_for_update(no_key=True).get(reseller=reseller)
+    more = {"domains": domains, "mailboxes": mailboxes, "aliases": aliases}
+    if row.max_octets is not None:
+        more["octets"] = used_octets(tenant)
+    for what, count in more.items():
+        after, most = getattr(row, what) + sign * count, getattr(row, f"max_{what}")
+        if sign > 0 and count and most is not None and after > most:
+            raise LimitReached(f"the reseller may have {most} {what}, and would have {after}")
+        setattr(row, what, after)
+    row.save(update_fields=list(more))
+
+
+def move_octets(mailbox: Mailbox, *, to: Domain) -> None:
+    """Count a mailbox's mail against another domain of its tenant. Raises `LimitReached`.
+
+    Belongs into the transaction that moves it there.
+    """
+    both = Allowance.objects.filter(domain_id__in=(mailbox.domain_id, to.pk), max_octets__isnull=False)
+    for row in both.order_by("domain_id").select_for_update(no_key=True):
+        row.octets += mailbox.used_octets if row.domain_id == to.pk else -mailbox.used_octets
+        if row.domain_id == to.pk and mailbox.used_octets and row.octets > (row.max_octets or 0):
+            raise LimitReached(f"the domain {to} has no room for {mailbox.used_octets} octets more")
+        row.save(update_fields=["octets"])
 
 
 def used_octets(target: Reseller | Tenant | Domain) -> int:

@@ -4,6 +4,7 @@ import secrets
 import uuid
 from typing import Any, ClassVar
 
+from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
@@ -70,6 +71,9 @@ class Tenant(models.Model):
         db_constraint=False,
         help_text="Receives the mail to postmaster@ of every domain that has no such mailbox.",
     )
+    closed_at = models.DateTimeField(
+        null=True, editable=False, help_text="Since then nothing of it can be used; it goes when its mail is purged."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     objects: ClassVar[Any] = RootQuerySet.as_manager()
@@ -107,6 +111,9 @@ class Domain(TenantOwned):
         blank=True,
         related_name="alias_domains",
         help_text="Mail to an address here is for the same local part there.",
+    )
+    closed_at = models.DateTimeField(
+        null=True, editable=False, help_text="Since then it takes no mail; it goes when its mail is purged."
     )
     subaddress = models.CharField(  # noqa: DJ001 - null: the host's; empty: none
         max_length=1, null=True, blank=True, help_text="What separates a subaddress, such as +. Empty: nothing does."
@@ -235,6 +242,17 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.email or f"user {self.pk}"
+
+    def check_password(self, raw_password: str | None) -> bool:
+        """Whether it is the password. A hash of another server gives way to ours then (`accounts.hashes`)."""
+
+        def replace(password: str) -> None:
+            anew = make_password(password)
+            # Unless somebody changed the password meanwhile, who wants this one to be good for nothing.
+            if User.objects.filter(pk=self.pk, password=self.password).update(password=anew):
+                self.password = anew
+
+        return check_password(raw_password, self.password, replace)
 
 
 class DomainAdmin(TenantOwned):

@@ -1,5 +1,6 @@
 """Passwords: what can be one, and what is stored of it."""
 
+import re
 import secrets
 import unicodedata
 from typing import Any, Final
@@ -12,6 +13,9 @@ LIMIT: Final = 248
 
 # Without 0, 1, i, l and o, which people read to each other on the telephone and get wrong.
 _LETTERS: Final = "23456789abcdefghjkmnpqrstuvwxyz"
+_LETTERS_SET: Final = frozenset(_LETTERS)
+_GROUP: Final = 5  # letters
+_GROUPS: Final = 4
 
 
 class BadPassword(ValueError):
@@ -36,7 +40,13 @@ def check(password: str) -> None:
 
 def generated() -> str:
     """A new password of 99 bits, in groups that can be read out."""
-    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(_GROUP)) for _ in range(_GROUPS))
+
+
+def generated_letters(text: str) -> str:
+    """The letters of a password that `generated` may have made, typed in any case and grouping; else nothing."""
+    letters = re.sub(r"[\s-]", "", text).lower()
+    return letters if len(letters) == _GROUP * _GROUPS and _LETTERS_SET.issuperset(letters) else ""
 
 
 def normal_form(password: str) -> str:

@@ -1,6 +1,7 @@
 """What Celery does for accounts: all of it is found in the database, and nothing is lost with the queue."""
 
 import ssl
+import time
 from datetime import timedelta
 from functools import cache
 from typing import Final
@@ -8,7 +9,7 @@ from typing import Final
 from celery import shared_task
 from django.conf import settings
 
-from accounts import sending, tidying
+from accounts import sending, tidying, verification
 from accounts.endpoint import Config
 
 LONGEST: Final = timedelta(seconds=50)
@@ -25,6 +26,19 @@ def send_webhooks() -> None:
 def tidy() -> None:
     """Remove old events, and old answers to repeated requests."""
     tidying.tidy()
+
+
+@shared_task
+def check_domains() -> None:
+    """Ask DNS whether the domains that are due are their tenants'."""
+    deadline = time.monotonic() + LONGEST.total_seconds()
+    while verification.check_due(verification_config()) and time.monotonic() < deadline:
+        pass
+
+
+def verification_config() -> verification.Config:
+    """How domains are verified, by the settings."""
+    return verification.Config(servers=settings.MAILHOST_DNS_SERVERS, grace=settings.MAILHOST_DOMAIN_GRACE)
 
 
 @cache

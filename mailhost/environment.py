@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,3 +127,20 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(word) for word in words(text))
     except ValueError:
         raise ValueError("it must be networks such as 10.0.0.0/8 or 192.0.2.7") from None
+
+
+def name_servers(text: str) -> tuple[tuple[str, int], ...]:
+    """Addresses such as `192.0.2.53`, `2001:db8::53` or `[2001:db8::53]:5353`, each with its port."""
+    return tuple(_name_server(word) for word in words(text))
+
+
+def _name_server(text: str) -> tuple[str, int]:
+    try:
+        return str(ip_address(text)), 53
+    except ValueError:
+        pass
+    try:
+        endpoint = address(text)
+        return str(ip_address(endpoint.host)), endpoint.port
+    except ValueError:
+        raise ValueError("it must be addresses such as 192.0.2.53 or [2001:db8::53]:5353") from None

@@ -131,6 +131,15 @@ MAILHOST_SUSPENDED_REPLY = env.read("MAILHOST_SUSPENDED_REPLY", "450", env.one_o
 MAILHOST_FORWARD_SMTP = env.read("MAILHOST_FORWARD_SMTP", "", env.optional(env.address))
 MAILHOST_OVER_QUOTA_REPLY = env.read("MAILHOST_OVER_QUOTA_REPLY", "552", env.one_of("552", "452"))
 
+# --- Whose a domain is (accounts/verification.py) --------------------------------------------------
+
+# What becomes of mail to a domain that nobody has shown to be his: taken, deferred or refused.
+MAILHOST_UNVERIFIED_DOMAINS: Literal["receive", "defer", "refuse"] = env.read(
+    "MAILHOST_UNVERIFIED_DOMAINS", "refuse", env.one_of("receive", "defer", "refuse")
+)
+MAILHOST_DOMAIN_GRACE = env.read("MAILHOST_DOMAIN_GRACE", "7d", env.duration)
+MAILHOST_DNS_SERVERS = env.read("MAILHOST_DNS_SERVERS", "", env.name_servers)
+
 # --- How long things are kept ----------------------------------------------------------------------
 
 MAILHOST_RETENTION = env.read("MAILHOST_RETENTION", "14d", env.duration)
@@ -250,6 +259,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     # New events are sent at once; this is for second attempts, and for what the queue lost.
     "webhooks": {"task": "accounts.tasks.send_webhooks", "schedule": 30.0, "options": {"expires": 30}},
+    "domains": {"task": "accounts.tasks.check_domains", "schedule": 60.0, "options": {"expires": 60}},
     "tidy": {"task": "accounts.tasks.tidy", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 

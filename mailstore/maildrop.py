@@ -1,10 +1,12 @@
 """One mailbox's maildrop for one POP3 session: opened under its lock, read, and closed with what was marked."""
 
+import asyncio
 import logging
 import sys
 import uuid
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import accumulate
@@ -12,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
-from accounts import addresses, throttle
-from accounts.authentication import Busy, Passwords
+from accounts import addresses, app_passwords, notices, throttle
+from accounts.authentication import Busy, Passwords, Proof
 from accounts.throttle import Throttle, TooManyFailures
 from mailstore import presence
 from mailstore.database import Connection, Pool, Unavailable
@@ -24,11 +26,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+Client = IPv4Address | IPv6Address | None
 
 READ_AHEAD: Final = 256 * 1024
 """Octets that one query fetches beyond the message asked for, for each session."""
 ALL_READ_AHEAD: Final = 128 * 1024 * 1024
 """Octets that all sessions of a process hold; when they are used up, only the message asked for is fetched."""
+
+
+_LEAVE: Final = 3.0  # seconds that what is done behind may take when the process ends
 
 
 class Refused(Exception):
@@ -44,20 +50,28 @@ class InUse(Refused):
 
 
 class Suspended(Refused):
-    """The password is right, and the mailbox must not be used: suspended, or not over POP3, or not from there."""
+    """The password is right, and the mailbox must not be used: suspended, or not over POP3, or not from there.
+
+    `reason` is what its owner is to read about that; may be empty.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class LockLost(Exception):
     """The session is no longer this process's to end: nothing was expunged."""
 
 
-_LOOK_UP = """
+_LOOK_UP = f"""
 SELECT mailbox.id, mailbox.tenant_id, owner.password, EXISTS (
     SELECT FROM accounts_knownnetwork known
     WHERE known.mailbox_id = mailbox.id AND known.network = %(network)s
         AND known.last_login_at > now() - interval '30 days'
-)
+), app.id, {app_passwords.why_not(scope="pop3", client="%(client)s::inet")}
 FROM accounts_mailbox mailbox JOIN accounts_user owner ON owner.id = mailbox.user_id
+    LEFT JOIN accounts_apppassword app ON app.mailbox_id = mailbox.id AND app.digest = %(digest)s
 WHERE mailbox.address = %(address)s AND mailbox.closed_at IS NULL
 """
 
@@ -68,27 +82,58 @@ ON CONFLICT (mailbox_id, network) DO UPDATE SET last_login_at = now()
 WHERE accounts_knownnetwork.last_login_at < now() - interval '1 day'
 """
 
-# The lock is taken only if the stored hash is still the one that the password matched. What locks and what it logs
-# need not outlive a crash of the database: QUIT asks whether the row is there (`_FINISH`).
-_OPEN = """
+_UPGRADE = """
+UPDATE accounts_user owner SET password = %(newer)s
+FROM accounts_mailbox mailbox
+WHERE mailbox.id = %(mailbox)s AND owner.id = mailbox.user_id AND owner.password = %(stored)s
+RETURNING owner.id
+"""
+
+_IN_USE = "mailbox.state IN ('active', 'no-receive')"
+_REASON = f"CASE WHEN {_IN_USE} THEN '' ELSE mailbox.state_reason END"
+
+
+# What a session needs, to begin and to remove something.
+
+
+def _allowed(*, client: str) -> str:
+    """SQL: whether the mailbox may be used from there."""
+    return f"""({_IN_USE} AND mailbox.pop3_enabled AND (
+        mailbox.allowed_networks = '{{}}' OR {client} <<= ANY (mailbox.allowed_networks::inet[])
+    ))"""
+
+
+def _verified(*, matches: str, app: str, client: str) -> str:
+    """SQL: whether what proved the password right still does."""
+    return f"""CASE WHEN {app} IS NULL THEN {matches} ELSE EXISTS (
+        SELECT FROM accounts_apppassword app
+        WHERE app.id = {app} AND app.mailbox_id = mailbox.id
+            AND {app_passwords.why_not(scope="pop3", client=client)} IS NULL
+    ) END"""
+
+
+# The lock is taken only if what proved the password right still does. What locks and what it logs need not outlive a
+# crash of the database: QUIT asks whether the row is there (`_FINISH`).
+_OPEN = f"""
 WITH box AS (
     SELECT mailbox.id, mailbox.tenant_id,
-        owner.password = %(verified)s AS verified,
-        mailbox.state = 'active' AND mailbox.pop3_enabled AND (
-            mailbox.allowed_networks = '{}' OR %(client)s::inet <<= ANY (mailbox.allowed_networks::inet[])
-        ) AS allowed
+        {
+    _verified(matches="owner.password = %(stored)s", app="%(app)s::bigint", client="%(client)s::inet")
+} AS verified,
+        {_allowed(client="%(client)s::inet")} AS allowed,
+        {_REASON} AS reason
     FROM accounts_mailbox mailbox JOIN accounts_user owner ON owner.id = mailbox.user_id
     WHERE mailbox.address = %(address)s AND mailbox.closed_at IS NULL
 ), locked AS (
     INSERT INTO mailstore_maildropsession (
-        id, tenant_id, mailbox_id, view, listener_id, client_address, secure, "end", fetched, expunged
+        id, tenant_id, mailbox_id, view, listener_id, app_password_id, client_address, secure, "end", fetched, expunged
     )
-    SELECT %(session)s, tenant_id, id, 0, %(listener)s, %(client)s, %(secure)s, '', 0, 0
+    SELECT %(session)s, tenant_id, id, 0, %(listener)s, %(app)s::bigint, %(client)s, %(secure)s, '', 0, 0
     FROM box WHERE verified AND allowed
     ON CONFLICT (mailbox_id, view) WHERE ended_at IS NULL DO NOTHING
     RETURNING id
 )
-SELECT id, verified, allowed,
+SELECT id, tenant_id, verified, allowed, reason,
     -- The second case is ours, by an attempt whose answer was lost.
     EXISTS (SELECT FROM locked)
         OR EXISTS (SELECT FROM mailstore_maildropsession WHERE id = %(session)s AND ended_at IS NULL),
@@ -122,6 +167,26 @@ _TAKE_FROM = """
 UPDATE mailstore_maildropsession SET ended_at = now(), "end" = 'lost' WHERE id = %(holder)s AND ended_at IS NULL
 """
 
+# Of these sessions, those that could not begin now, and why: somebody has ended them, their mailbox must not be used
+# (any more, under that address, in that tenant), or else the password is not right any more.
+_UNFIT = f"""
+SELECT held.id, session.id IS NULL, {_allowed(client="session.client_address")} IS NOT TRUE, coalesce({_REASON}, '')
+FROM unnest(
+        %(sessions)s::uuid[], %(tenants)s::bigint[], %(addresses)s::text[], %(stored)s::text[], %(newer)s::text[]
+    ) held (id, tenant_id, address, stored, newer)
+    LEFT JOIN mailstore_maildropsession session ON session.id = held.id AND session.ended_at IS NULL
+    LEFT JOIN accounts_mailbox mailbox ON mailbox.id = session.mailbox_id AND mailbox.closed_at IS NULL
+        AND mailbox.tenant_id = held.tenant_id AND mailbox.address = held.address
+    LEFT JOIN accounts_user owner ON owner.id = mailbox.user_id
+WHERE ({_allowed(client="session.client_address")} AND {
+    _verified(
+        matches="owner.password IN (held.stored, held.newer)",
+        app="session.app_password_id",
+        client="session.client_address",
+    )
+}) IS NOT TRUE
+"""
+
 _READ = """
 SELECT message.uid, message.trace, content.id, content.octets, content.header_octets, content.has_dot_lines,
     content.body
@@ -131,12 +196,24 @@ WHERE message.mailbox_id = %(mailbox)s AND message.uid = ANY (%(uids)s)
 
 _READ_CHUNK = "SELECT octets FROM mailstore_contentchunk WHERE content_id = %(content)s AND number = %(number)s"
 
+
+def _used(session: str) -> str:
+    """SQL: the app password of a session that has ended was used; written once a minute at most."""
+    return f"""used AS (
+    UPDATE accounts_apppassword app
+    SET last_used_at = {session}.started_at, last_used_address = {session}.client_address
+    FROM {session}
+    WHERE app.id = {session}.app_password_id
+        AND (app.last_used_at IS NULL OR app.last_used_at < {session}.started_at - interval '1 minute')
+)"""
+
+
 # A session that neither fetched nor removed anything leaves no row behind.
-_RELEASE = """
+_RELEASE = f"""
 WITH released AS (
     DELETE FROM mailstore_maildropsession WHERE id = %(session)s AND ended_at IS NULL
-    RETURNING mailbox_id, started_at, client_address
-)
+    RETURNING mailbox_id, app_password_id, started_at, client_address
+), {_used("released")}
 UPDATE accounts_mailbox mailbox
 SET last_login_at = released.started_at, last_login_address = released.client_address
 FROM released WHERE mailbox.id = released.mailbox_id
@@ -145,17 +222,24 @@ RETURNING set_config('synchronous_commit', 'off', true)
 
 # The update of RFC 1939 section 6, all or nothing. The row lock on the session is the fence: whoever took the
 # maildrop over has ended it, and then nothing here finds a row. Locks: session, mailbox, messages.
-_FINISH = """
+_FINISH = f"""
 WITH held AS (
-    SELECT id, mailbox_id, started_at, client_address FROM mailstore_maildropsession
+    SELECT id, mailbox_id, app_password_id, started_at, client_address FROM mailstore_maildropsession
     WHERE id = %(session)s AND ended_at IS NULL
     FOR UPDATE
 ), box AS (
     SELECT mailbox.id, held.started_at, held.client_address
     FROM accounts_mailbox mailbox JOIN held ON held.mailbox_id = mailbox.id
-    WHERE mailbox.closed_at IS NULL AND mailbox.state = 'active'
+        JOIN accounts_user owner ON owner.id = mailbox.user_id
+    WHERE mailbox.closed_at IS NULL AND {_allowed(client="held.client_address")} AND {
+    _verified(
+        matches="owner.password IN (%(stored)s, %(newer)s)",
+        app="held.app_password_id",
+        client="held.client_address",
+    )
+}
     FOR NO KEY UPDATE OF mailbox
-), removed AS (
+), {_used("held")}, removed AS (
     UPDATE mailstore_message message
     SET expunged_at = now(), expunged_in_id = %(session)s,
         first_fetched_at = CASE WHEN uid = ANY (%(fetched)s) THEN now() ELSE first_fetched_at END,
@@ -190,11 +274,11 @@ _ENDED_HERE = """SELECT expunged FROM mailstore_maildropsession WHERE id = %(ses
 class Listing:
     """The messages of a maildrop as they were when it was opened, in the order of their uids."""
 
-    __slots__ = ("_epochs", "_kept", "_kept_ends", "_mailbox_id", "fetched", "octets", "uids")
+    __slots__ = ("_epochs", "_kept", "_kept_ends", "fetched", "mailbox_id", "octets", "uids")
 
     def __init__(self, mailbox_id: int, row: Row) -> None:
         uids, octets, epochs, fetched, kept_lengths, self._kept = row
-        self._mailbox_id = mailbox_id
+        self.mailbox_id = mailbox_id
         self.uids = _unpacked("q", uids)
         self.octets = _unpacked("q", octets)
         self._epochs = _unpacked("i", epochs)
@@ -205,7 +289,7 @@ class Listing:
         """The unique-id of the message with this message-number."""
         if self._kept_ends and (kept := self._kept[self._kept_ends[number - 1] : self._kept_ends[number]]):
             return str(kept)
-        return unique_id(self._mailbox_id, self._epochs[number - 1], self.uids[number - 1])
+        return unique_id(self.mailbox_id, self._epochs[number - 1], self.uids[number - 1])
 
 
 def _unpacked(typecode: str, octets: bytes | None) -> "array[int]":
@@ -246,11 +330,14 @@ class Maildrops:
         throttled: bool,
     ) -> None:
         self.pool = Pool(size=connections)
-        self.presence = Presence(kind="pop3", ttl=listener_ttl)
+        self.presence = Presence(kind="pop3", ttl=listener_ttl, look=self._look)
         self.room = ALL_READ_AHEAD  # that is left
         self._passwords = Passwords()
         self._throttle = Throttle(redis_url=redis_url, secret=secret, enabled=throttled)
         self._default_domain = default_domain
+        self._open: dict[uuid.UUID, Maildrop] = {}  # by session
+        self._notices = 0  # that have come
+        self._behind: set[asyncio.Task[None]] = set()  # what no client waits for
 
     async def start(self) -> None:
         """Register the listener and begin to open connections. Waits a little for the database, not for ever."""
@@ -259,14 +346,14 @@ class Maildrops:
 
     async def stop(self) -> None:
         """Give everything back. Sessions are closed before."""
+        if self._behind:
+            await asyncio.wait(self._behind, timeout=_LEAVE)
         await self.presence.stop()
         await self.pool.close()
         await self._throttle.close()
         self._passwords.close()
 
-    async def open(
-        self, name: str, password: str, *, client: IPv4Address | IPv6Address | None, secure: bool
-    ) -> "Maildrop":
+    async def open(self, name: str, password: str, *, client: Client, secure: bool) -> "Maildrop":
         """Check the password, lock the maildrop and list it.
 
         Raises `WrongPassword`, `TooManyFailures`, `InUse`, `Suspended`, `Unavailable`.
@@ -275,52 +362,61 @@ class Maildrops:
             address = addresses.login(name, default_domain=self._default_domain)
         except addresses.BadAddress:
             address = ""  # no mailbox has it; the refusal takes as long as any other
-        verified = self._passwords.verified(address, password, network=throttle.near(client))
-        if verified is None:
-            verified = await self._verify(address, password, client)
+        proof = self._passwords.verified(address, password, network=throttle.near(client))
+        checked = proof is None
+        if proof is None:
+            proof = await self._verify(address, password, client)
         for _ in range(2):
-            maildrop = await self._try_open(address, verified, client, secure)
+            maildrop = await self._try_open(address, proof, client, secure)
             if maildrop:
+                if checked and proof.stored:
+                    self._do_behind(self._upgrade(maildrop, password, client))
                 return maildrop
-            # The password was changed since it was verified: it is checked against the new one.
-            verified = await self._verify(address, password, client)
+            # What is stored was changed since then: the password is checked against that.
+            checked, proof = True, await self._verify(address, password, client)
         raise Unavailable
 
-    async def _verify(self, address: str, password: str, client: IPv4Address | IPv6Address | None) -> str:
-        """The stored hash, if the password matches it. Raises as `open`."""
+    async def _verify(self, address: str, password: str, client: Client) -> Proof:
+        """What proves the password right. Raises as `open`."""
         network = throttle.near(client)
-        row = await self._one(_LOOK_UP, {"address": address, "network": network})
-        mailbox_id, tenant_id, stored, known = row or (None, None, None, False)
+        digest = app_passwords.digest(password)
+        row = await self._one(_LOOK_UP, {"address": address, "network": network, "client": client, "digest": digest})
+        mailbox_id, tenant_id, stored, known, app_password_id, why_not = row or (None, None, None, False, None, None)
         try:
             attempt = await self._throttle.admit(address=address, password=password, client=client, known=known)
         except TooManyFailures:
             log.warning("login refused unseen, after too many failures: %s from %s", address or "no address", client)
             await throttle.answer_on_tick(delay=0.0)
             raise
-        try:
-            matches = await self._passwords.check(address, password, stored, network=network)
-        except Busy:
-            raise Unavailable from None
-        if not matches:
-            log.info("login failed: %s from %s", address or "no address", client)
-            await throttle.answer_on_tick(delay=attempt.delay)
-            raise WrongPassword
+        if app_password_id is not None and why_not is None:
+            proof = Proof("", app_password_id)
+            self._passwords.remember(address, password, proof, network=network)
+        else:
+            try:
+                matches = await self._passwords.check(address, password, stored, network=network)
+            except Busy:
+                raise Unavailable from None
+            if not matches:
+                reason = f": app password {app_password_id} is {why_not}" if why_not else ""
+                log.info("login failed: %s from %s%s", address or "no address", client, reason)
+                await throttle.answer_on_tick(delay=attempt.delay)
+                raise WrongPassword
+            proof = Proof(stored)
         await self._throttle.succeeded(attempt)
         await self._one(
             _REMEMBER_NETWORK, {"tenant": tenant_id, "mailbox": mailbox_id, "network": network}, returns=False
         )
-        return str(stored)
+        return proof
 
-    async def _try_open(
-        self, address: str, verified: str, client: IPv4Address | IPv6Address | None, secure: bool
-    ) -> "Maildrop | None":
-        """Open, taking the maildrop from a holder that is gone; None if the stored hash is another one now."""
+    async def _try_open(self, address: str, proof: Proof, client: Client, secure: bool) -> "Maildrop | None":
+        """Open, taking the maildrop from a holder that is gone; None if the proof is none any more."""
         if self.presence.listener_id is None:
             raise Unavailable
         session = uuid.uuid4()
         parameters = {
             "address": address,
-            "verified": verified,
+            "stored": proof.stored,
+            "app": proof.app_password_id,
             "client": client,
             "secure": secure,
             "session": session,
@@ -336,22 +432,91 @@ class Maildrops:
             return row, columns
 
         self.presence.sessions.add(session)
-        opened = False
+        notices_before = self._notices
+        kept = False
         try:
             row, columns = await self._attempt(work)
-            if row and row[1] and row[2] and not row[3] and await self._holder_is_gone(row[0]):
+            if row and row[2] and row[3] and not row[5] and await self._holder_is_gone(row[0]):
                 row, columns = await self._attempt(work)
-            if row is None or not row[1]:
+            if row is None or not row[2]:
                 return None
-            mailbox_id, _, allowed, opened, _ = row
+            mailbox_id, tenant_id, _, allowed, reason, opened, _ = row
             if not allowed:
-                raise Suspended
+                raise Suspended(reason)
             if not opened:
                 raise InUse
-            return Maildrop(self, session, mailbox_id, Listing(mailbox_id, columns))
+            listing = Listing(mailbox_id, columns)
+            maildrop = self._open[session] = Maildrop(self, session, tenant_id, address, proof, listing)
+            if self._notices != notices_before and not await self._still_fit(maildrop):
+                return None
+            kept = True
+            return maildrop
         finally:
-            if not opened:
+            if not kept:
+                self._open.pop(session, None)
                 self.presence.sessions.discard(session)
+
+    async def _still_fit(self, maildrop: "Maildrop") -> bool:
+        """Whether it may stay open; else it is closed.
+
+        Asked if a notice came while it was being opened: of a change that the statement which locked did not see, and
+        when the maildrop could not yet be found here.
+        """
+
+        async def work(connection: Connection) -> bool:
+            return not await self._unfit(connection, [maildrop])
+
+        if await self._attempt(work) and not maildrop.ended:
+            return True
+        with suppress(Refused, LockLost):
+            await maildrop.close()
+        return False
+
+    async def _look(self, connection: Connection, payloads: Collection[str]) -> None:
+        """End the open sessions of these mailboxes that could not begin now."""
+        self._notices += 1
+        every = notices.EVERY in payloads
+        told = [maildrop for maildrop in self._open.values() if every or str(maildrop.mailbox_id) in payloads]
+        for maildrop, why in await self._unfit(connection, told):
+            maildrop.end(why)
+
+    async def _unfit(
+        self, connection: Connection, maildrops: Collection["Maildrop"]
+    ) -> list[tuple["Maildrop", Refused | LockLost]]:
+        if not maildrops:
+            return []
+        by_session = {maildrop.session: maildrop for maildrop in maildrops}
+        parameters = {
+            "sessions": list(by_session),
+            "tenants": [maildrop.tenant_id for maildrop in maildrops],
+            "addresses": [maildrop.address for maildrop in maildrops],
+            "stored": [maildrop.proof.stored for maildrop in maildrops],
+            "newer": [maildrop.newer for maildrop in maildrops],
+        }
+        rows = await (await connection.execute(_UNFIT, parameters, binary=True)).fetchall()
+        return [
+            (by_session[session], LockLost() if ended else Suspended(reason) if suspended else WrongPassword())
+            for session, ended, suspended, reason in rows
+        ]
+
+    async def _upgrade(self, maildrop: "Maildrop", password: str, client: Client) -> None:
+        """Store a newer hash of the password that opened it, if the stored one is of an older kind."""
+        stored = maildrop.proof.stored
+        newer = await self._passwords.upgraded(password, stored)
+        if newer is None:
+            return
+        maildrop.newer = newer  # before it is there, so that the session never looks as if it had an old password
+        parameters = {"mailbox": maildrop.mailbox_id, "stored": stored, "newer": newer}
+        with suppress(Unavailable):
+            if await self._one(_UPGRADE, parameters):
+                self._passwords.remember(maildrop.address, password, Proof(newer), network=throttle.near(client))
+                log.info("password of mailbox %s stored under a newer hash", maildrop.mailbox_id)
+
+    def _do_behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what no client waits for."""
+        task = asyncio.create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
     async def _holder_is_gone(self, mailbox_id: int) -> bool:
         """Whether the maildrop is free now: its holder's process is gone, and its session is ended here."""
@@ -387,13 +552,30 @@ class Maildrops:
 
 
 class Maildrop:
-    """An open maildrop. Holds no connection; `close` must be called once."""
+    """An open maildrop. Holds no connection; `close` must be called once.
 
-    def __init__(self, maildrops: Maildrops, session: uuid.UUID, mailbox_id: int, listing: Listing) -> None:
+    It can be ended from outside: then `ended` says why, `on_end` was called, and nothing will be removed.
+    """
+
+    def __init__(
+        self,
+        maildrops: Maildrops,
+        session: uuid.UUID,
+        tenant_id: int,
+        address: str,
+        proof: Proof,
+        listing: Listing,
+    ) -> None:
         self.listing = listing
+        self.session = session
+        self.mailbox_id = listing.mailbox_id
+        self.tenant_id = tenant_id
+        self.address = address
+        self.proof = proof
+        self.newer = proof.stored  # a hash of the same password that may stand in its place
+        self.ended: Refused | LockLost | None = None
+        self.on_end: Callable[[Refused | LockLost], None] | None = None
         self._maildrops = maildrops
-        self._session = session
-        self._mailbox_id = mailbox_id
         self._ahead: dict[int, Copy] = {}  # by message-number
         self._fetched: set[int] = set()
         self._fetches = 0
@@ -417,7 +599,7 @@ class Maildrop:
         numbers = dict(zip(uids, range(number, last + 1), strict=True))
 
         async def work(connection: Connection) -> list[Row]:
-            cursor = await connection.execute(_READ, {"mailbox": self._mailbox_id, "uids": uids.tolist()}, binary=True)
+            cursor = await connection.execute(_READ, {"mailbox": self.mailbox_id, "uids": uids.tolist()}, binary=True)
             return await cursor.fetchall()
 
         rows = await self._maildrops._attempt(work)
@@ -448,27 +630,61 @@ class Maildrop:
         if not self.listing.fetched[number - 1]:
             self._fetched.add(number)
 
+    def end(self, why: Refused | LockLost) -> None:
+        """End the session from outside. Its lock is free as soon as that is written, whatever its client does."""
+        log.info("session of mailbox %s ended: %s", self.mailbox_id, type(why).__name__)
+        self._maildrops._open.pop(self.session, None)
+        self.ended = why
+        self._maildrops._do_behind(self._write_end())
+        if self.on_end:
+            self.on_end(why)
+
     async def close(self, *, expunge: Iterable[int] = (), quit: bool = False) -> None:
         """End the session, and remove the messages with these message-numbers, all or none.
 
-        When this returns that is durable. Raises `LockLost`, `Suspended` if the mailbox may no longer be used, or
-        `Unavailable`: then nothing is removed.
+        When this returns that is durable. Raises `LockLost`, `Suspended` if the mailbox may no longer be used, what it
+        was ended for, or `Unavailable`: then nothing is removed.
         """
-        uids = self.listing.uids
-        removed = [uids[number - 1] for number in expunge]
-        fetched = [uids[number - 1] for number in self._fetched]
-        parameters: dict[str, Any] = {"session": self._session}
-        if removed or self._fetches:
-            parameters |= {
-                "expunge": removed,
-                "fetched": fetched,
-                "fetches": self._fetches,
-                "end": "quit" if quit else "dropped",
-                "commit": "on" if removed else "off",
-            }
+        try:
+            if self.ended:
+                raise self.ended
+            self._maildrops._open.pop(self.session, None)
+            uids = self.listing.uids
+            removed = [uids[number - 1] for number in expunge]
+            if removed or self._fetches:
+                await self._finish(removed, end="quit" if quit else "dropped")
+            else:
+                await self._release()
+        finally:
+            self._maildrops.presence.sessions.discard(self.session)
+            self._let_go()
 
+    async def _write_end(self) -> None:
+        try:
+            await self._finish([], end="ended")
+        except (LockLost, Unavailable):
+            pass  # whoever wanted its end has written it, or it is a stray
+        finally:
+            self._maildrops.presence.sessions.discard(self.session)
+
+    async def _release(self) -> None:
         async def release(connection: Connection) -> None:
-            await connection.execute(_RELEASE, parameters)
+            await connection.execute(_RELEASE, {"session": self.session})
+
+        await self._maildrops._attempt(release)
+
+    async def _finish(self, removed: list[int], *, end: str) -> None:
+        uids = self.listing.uids
+        parameters = {
+            "session": self.session,
+            "stored": self.proof.stored,
+            "newer": self.newer,
+            "expunge": removed,
+            "fetched": [uids[number - 1] for number in self._fetched],
+            "fetches": self._fetches,
+            "end": end,
+            "commit": "on" if removed else "off",
+        }
 
         async def finish(connection: Connection) -> None:
             row = await (await connection.execute(_FINISH, parameters, binary=True)).fetchone()
@@ -480,11 +696,7 @@ class Maildrop:
             elif removed and not row[0]:
                 raise Suspended
 
-        try:
-            await self._maildrops._attempt(finish if removed or self._fetches else release)
-        finally:
-            self._maildrops.presence.sessions.discard(self._session)
-            self._let_go()
+        await self._maildrops._attempt(finish)
 
     def _let_go(self) -> None:
         """Of what was read ahead."""

@@ -1,4 +1,4 @@
-"""Being present as a listener: a lock that the database frees when the process dies, and a heartbeat."""
+"""Being present as a listener: a lock that the database frees when the process dies, a heartbeat, and an open ear."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,16 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
 
+from accounts import notices
 from mailstore import database
+from mailstore.database import Connection
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +47,24 @@ WHERE session.listener_id = listener.id AND session.ended_at IS NULL AND listene
 """
 
 
+Look = Callable[[Connection, Collection[str]], Awaitable[None]]
+"""Looks at sessions, because of notices with these payloads (`accounts.notices`)."""
+
+
 class Presence:
     """One listener process in the database. Made after the fork; needs a connection of its own, without a pooler.
 
     `sessions` holds the sessions this process has in memory: the owner adds a session's id before it is written and
-    removes it once its end is. What the database calls open and is not among them is over.
+    removes it once its end is. What the database calls open and is not among them is over. `look` is called as soon as
+    a notice comes, and for all sessions when there may have been some that did not.
     """
 
-    def __init__(self, *, kind: str, ttl: float, role: str | None = None) -> None:
+    def __init__(self, *, kind: str, ttl: float, look: Look | None = None, role: str | None = None) -> None:
         self.ttl = ttl  # seconds without a heartbeat after which this process counts as gone
         self.listener_id: int | None = None  # None until registered
         self.sessions: set[UUID] = set()
         self._kind = kind
+        self._look = look
         self._role = role  # of the database
         self._strays = False
         self._renewal = 0.0  # when the heartbeat is due, by the monotonic clock
@@ -94,7 +103,7 @@ class Presence:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
 
-    async def _register(self, connection: AsyncConnection) -> None:
+    async def _register(self, connection: Connection) -> None:
         """Take this process's lock; at the first time, and if somebody removed its row, under a new id."""
         listener = self.listener_id
         if listener is None or not await (await connection.execute(_RENEW, (listener,))).fetchone():
@@ -110,12 +119,17 @@ class Presence:
         await connection.execute(
             _END_SESSIONS_OF_THE_GONE, {"listener": listener, "ttl": self.ttl, "space": LOCK_SPACE}
         )
+        if self._look:
+            await connection.execute(f"LISTEN {notices.CHANNEL}")
+            await self._look(connection, (notices.EVERY,))
         self._registered.set()
 
-    async def _beat(self, connection: AsyncConnection) -> None:
-        """Spend a second, or until the connection is lost; then see to what is due."""
-        async for _ in connection.notifies(timeout=min(1.0, self.ttl / 3)):
-            pass
+    async def _beat(self, connection: Connection) -> None:
+        """Spend a second, or until something is heard or the connection is lost; then see to what is due."""
+        hearing = connection.notifies(timeout=min(1.0, self.ttl / 3), stop_after=1)
+        heard = {notice.payload async for notice in hearing}
+        if heard and self._look:
+            await self._look(connection, heard)
         if time.monotonic() >= self._renewal:
             self._renewal = time.monotonic() + self.ttl / 3
             if not await (await connection.execute(_RENEW, (self.listener_id,))).fetchone():
@@ -123,7 +137,7 @@ class Presence:
         if self._strays:
             await self._end_strays(connection)
 
-    async def _end_strays(self, connection: AsyncConnection) -> None:
+    async def _end_strays(self, connection: Connection) -> None:
         self._strays = False
         # A session that begins after we looked at what we hold is none, though the statement may find it already.
         row = await (await connection.execute("SELECT now()")).fetchone()

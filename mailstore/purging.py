@@ -1,6 +1,7 @@
 """Removing for good what nobody can ask for any more: expunged messages, closed mailboxes, old records.
 
-Each mailbox has a retention, by default its tenant's, by default the host's. Time is the database's.
+Each mailbox has a retention, by default its tenant's, by default the host's; nothing of one that is on legal hold goes.
+Time is the database's.
 """
 
 import logging
@@ -14,10 +15,23 @@ from typing import Any, Final
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from accounts import limits
-from accounts.models import Alias, AliasTarget, KnownNetwork, Mailbox, Tenant, User
+from accounts import audit, notices, provisioning
+from accounts.models import (
+    Alias,
+    AliasTarget,
+    ApiToken,
+    AppPassword,
+    Domain,
+    Event,
+    KnownNetwork,
+    Mailbox,
+    Tenant,
+    User,
+    Webhook,
+)
+from accounts.provisioning import OnHold, happened
 from mailstore import presence
-from mailstore.models import DeliveryLedger, MaildropSession, Message
+from mailstore.models import DeliveryLedger, ImportedItem, ImportJob, MaildropSession, Message
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +42,14 @@ BATCH_OCTETS: Final = 256 * 1024 * 1024
 
 _WINDOW: Final = 20  # batches of which the messages are looked up at once
 _PURGING: Final = 0x7075726765  # the advisory lock of those who give way
-_RECORDS: Final[tuple[Any, ...]] = (MaildropSession, DeliveryLedger, KnownNetwork)  # of a mailbox
+_RECORDS: Final[tuple[Any, ...]] = (  # of a mailbox
+    MaildropSession,
+    DeliveryLedger,
+    KnownNetwork,
+    AppPassword,
+    ImportedItem,
+    ImportJob,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +85,8 @@ class Purged:
     networks: int = 0
     refusals: int = 0
     listeners: int = 0
+    domains: int = 0
+    closed_tenants: int = 0
     finished: bool = False  # whether nothing more was due
 
     @property
@@ -85,6 +108,8 @@ class Purged:
         self.networks += more.networks
         self.refusals += more.refusals
         self.listeners += more.listeners
+        self.domains += more.domains
+        self.closed_tenants += more.closed_tenants
 
 
 def purge(
@@ -112,6 +137,8 @@ def purge(
         run.aged("networks", "accounts_knownnetwork", "last_login_at", keep.networks)
         run.expunged()
         run.closed()
+        run.domains()
+        run.tenants()
         if orphans:
             run.orphans()
         run.purged.finished = True
@@ -122,6 +149,35 @@ def purge(
             mailboxes = sum(share.mailboxes for share in run.purged.tenants.values())
             log.info("%s messages and %s mailboxes purged", run.purged.messages, mailboxes)
     return run.purged
+
+
+def erase(mailbox: Mailbox) -> None:
+    """Have a mailbox removed for good as soon as can be, with all its mail: a request of law.
+
+    It is closed at once, and due: the next purge removes it, which `erase_now` and the task of the same name do not
+    wait for. Raises `OnHold`.
+    """
+    with transaction.atomic():
+        row = Mailbox.objects.select_for_update(no_key=True).filter(pk=mailbox.pk).first()
+        if row is None:
+            return
+        if row.legal_hold:
+            raise OnHold(f"{row} is on legal hold: its mail must be kept")
+        provisioning.close_mailbox(row)
+        Mailbox.objects.filter(pk=row.pk).update(retention=timedelta(0))
+        happened.to_mailbox("erased", row)
+        notices.mailboxes_changed([row.pk])
+        # What was told of it to others is not kept either.
+        Event.objects.filter(tenant_id=row.tenant_id, kind__startswith="mailbox.", payload__id=row.pk).exclude(
+            kind="mailbox.erased"
+        ).delete()
+
+
+def erase_now(keep: Keep, mailbox_id: int) -> bool:
+    """Remove what `erase` marked. Whether it is gone: somebody may hold it. Not to be called in a transaction."""
+    run = _Purge(keep, BATCH, None, give_way=False, watch=lambda purged: None)
+    run.closed(mailbox_id)
+    return not Mailbox.objects.filter(pk=mailbox_id).exists()
 
 
 def forecast(keep: Keep) -> dict[str, Share]:
@@ -143,7 +199,10 @@ def remove_unused(cursor: CursorWrapper, contents: list[int]) -> int:
     return removed
 
 
-_KEPT = "coalesce(mailbox.retention, tenant.retention, %(retention)s)"
+# Nothing is longer ago than null.
+_KEPT = """
+    CASE WHEN mailbox.legal_hold THEN NULL ELSE coalesce(mailbox.retention, tenant.retention, %(retention)s) END
+"""
 _WITH_TENANT = "JOIN accounts_tenant tenant ON tenant.id = mailbox.tenant_id"
 
 _FORECAST = f"""
@@ -177,7 +236,21 @@ ORDER BY mailbox.id LIMIT %(window)s
 
 _CLOSED = f"""
 SELECT mailbox.id FROM accounts_mailbox mailbox {_WITH_TENANT}
-WHERE mailbox.closed_at < now() - {_KEPT} ORDER BY mailbox.id
+WHERE mailbox.closed_at < now() - {_KEPT} AND (mailbox.id = %(mailbox)s OR %(mailbox)s IS NULL) ORDER BY mailbox.id
+"""
+
+_CLOSED_DOMAINS = """
+SELECT domain.id FROM accounts_domain domain JOIN accounts_tenant tenant ON tenant.id = domain.tenant_id
+WHERE domain.closed_at < now() - coalesce(tenant.retention, %(retention)s)
+    AND NOT EXISTS (SELECT FROM accounts_mailbox WHERE domain_id = domain.id)
+ORDER BY domain.id
+"""
+
+_CLOSED_TENANTS = """
+SELECT tenant.id FROM accounts_tenant tenant
+WHERE tenant.closed_at < now() - coalesce(tenant.retention, %(retention)s)
+    AND NOT EXISTS (SELECT FROM accounts_domain WHERE tenant_id = tenant.id)
+ORDER BY tenant.id
 """
 
 _OF_CLOSED = """
@@ -342,15 +415,41 @@ class _Purge:
             # The last mailbox may have more; but if all of these are locked, whoever holds them is left alone.
             first = rows[-1][0] + (self.purged.messages == before)
 
-    def closed(self) -> None:
-        """Mailboxes that were closed longer ago than their retention, with all that is theirs."""
-        for (mailbox,) in self._rows(_CLOSED):
+    def closed(self, mailbox_id: int | None = None) -> None:
+        """Mailboxes that were closed longer ago than their retention, or one of them, with all that is theirs."""
+        for (mailbox,) in self._rows(_CLOSED, mailbox=mailbox_id):
             try:
                 self._mail(mailbox)
                 self._records(mailbox)
                 self._mailbox(mailbox)
             except _NotNow:
                 continue
+
+    def domains(self) -> None:
+        """Closed domains whose last mailbox is gone."""
+        for (pk,) in self._rows(_CLOSED_DOMAINS):
+            with self._batch() as (_, removed):
+                domain = (
+                    Domain.objects.select_for_update(skip_locked=True).exclude(closed_at=None).filter(pk=pk).first()
+                )
+                if domain and not Mailbox.objects.filter(domain=domain).exists():
+                    audit.record("domain.removed", domain)
+                    domain.delete()
+                    removed.domains = 1
+
+    def tenants(self) -> None:
+        """Closed tenants whose last domain is gone."""
+        for (pk,) in self._rows(_CLOSED_TENANTS):
+            with self._batch() as (_, removed):
+                tenant = (
+                    Tenant.objects.select_for_update(skip_locked=True).exclude(closed_at=None).filter(pk=pk).first()
+                )
+                if tenant and not Domain.objects.filter(tenant=tenant).exists():
+                    audit.record("tenant.removed", tenant)
+                    for model in (Webhook, Event, ApiToken, User):
+                        model.objects.filter(tenant=tenant).delete()
+                    tenant.delete()
+                    removed.closed_tenants = 1
 
     def orphans(self) -> None:
         """Contents without a message. None can come about: every transaction that could leave one removes it."""
@@ -435,19 +534,16 @@ class _Purge:
             user, slug = self._lock_closed(cursor, mailbox)
             if any(model.objects.filter(mailbox=mailbox).exists() for model in (Message, *_RECORDS)):
                 raise _NotNow  # some were locked
-            self._aliases(mailbox)
+            targets = AliasTarget.objects.filter(mailbox=mailbox)
+            aliases = list(targets.values_list("alias_id", flat=True))
+            targets.delete()
+            for alias in Alias.objects.filter(pk__in=aliases, targets=None):
+                provisioning.remove_alias(alias)
+            ApiToken.objects.filter(mailbox=mailbox).delete()
             Tenant.objects.filter(admin_mailbox=mailbox).update(admin_mailbox=None)
             Mailbox.objects.filter(pk=mailbox).delete()
             User.objects.filter(pk=user).delete()
             removed.tenants[slug] = Share(mailboxes=1)
-
-    def _aliases(self, mailbox: int) -> None:
-        """Take the mailbox out of its aliases; one that goes nowhere else ends with it."""
-        aliases = list(AliasTarget.objects.filter(mailbox=mailbox).values_list("alias", flat=True))
-        AliasTarget.objects.filter(mailbox=mailbox).delete()
-        for alias in Alias.objects.filter(pk__in=aliases, targets=None):
-            alias.delete()
-            limits.charge(tenant_id=alias.tenant_id, domain_id=alias.domain_id, aliases=-1)
 
     def _lock_closed(self, cursor: CursorWrapper, mailbox: int) -> tuple[int, str]:
         """Lock a mailbox that is due: its user, its tenant's slug. Raises `_NotNow`."""

@@ -1,7 +1,7 @@
 """POP3 sessions on the line server: what a session needs, done with the message store."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
@@ -10,6 +10,7 @@ from accounts.throttle import TooManyFailures
 from mailhost.lineserver import Application, Dialogue, End, Reply, Step, Then, Wire
 from mailstore.database import Unavailable
 from mailstore.maildrop import Copy, InUse, LockLost, Maildrop, Maildrops, Suspended, WrongPassword
+from mailstore.maildrop import Refused as NotOpened
 from pop3 import framing, replies
 from pop3.session import (
     Config,
@@ -30,16 +31,17 @@ log = logging.getLogger(__name__)
 PlaintextPolicy = Literal["never", "loopback", "always"]
 
 _UNAVAILABLE = Refused("SYS/TEMP", "the server has a problem, try again later")
-_LOGIN_REFUSALS = {
+_LOGIN_REFUSALS: dict[type[Exception], Refused] = {
     WrongPassword: Refused("AUTH", "wrong name or password"),
     TooManyFailures: Refused("AUTH", "too many failed logins, try again later"),
     InUse: Refused("IN-USE", "the maildrop is in use by another session"),
     Suspended: Refused("SYS/PERM", "this mailbox cannot be used over POP3"),
     Unavailable: _UNAVAILABLE,
 }
-_QUIT_REFUSALS = {
-    LockLost: Refused("SYS/TEMP", "the session was taken over, nothing is removed"),
-    Suspended: Refused("SYS/PERM", "this mailbox cannot be used any more, nothing is removed"),
+_QUIT_REFUSALS: dict[type[Exception], Refused] = {
+    LockLost: Refused("SYS/TEMP", "the session was ended, nothing is removed"),
+    Suspended: Refused("SYS/PERM", "nothing is removed, since this mailbox cannot be used any more"),
+    WrongPassword: Refused("AUTH", "the password is not valid any more, nothing is removed"),
     Unavailable: Refused("SYS/TEMP", "the server has a problem, nothing is removed"),
 }
 _FAREWELLS = {
@@ -137,7 +139,8 @@ class Conversation(Dialogue):
         try:
             self._maildrop = await self._maildrops.open(name, password, client=peer.address, secure=peer.secure)
         except tuple(_LOGIN_REFUSALS) as refusal:
-            return self._reply(self._session.resume(_LOGIN_REFUSALS[type(refusal)]))
+            return self._reply(self._session.resume(_told(_LOGIN_REFUSALS, refusal)))
+        self._maildrop.on_end = self._ended
         self.established = True
         return self._reply(self._session.resume(Opened(self._maildrop.listing)))
 
@@ -205,8 +208,13 @@ class Conversation(Dialogue):
         try:
             await maildrop.close(expunge=numbers, quit=True)
         except tuple(_QUIT_REFUSALS) as refusal:
-            return self._reply(self._session.resume(_QUIT_REFUSALS[type(refusal)]))
+            return self._reply(self._session.resume(_told(_QUIT_REFUSALS, refusal)))
         return self._reply(self._session.resume(Expunged()))
+
+    def _ended(self, why: NotOpened | LockLost) -> None:
+        """The session was ended from outside: so is the connection."""
+        told = _told(_QUIT_REFUSALS, why)
+        self._wire.end(replies.error(told.text, told.code))
 
     async def _leave(self) -> None:
         """The connection is gone without QUIT: nothing is removed."""
@@ -214,8 +222,17 @@ class Conversation(Dialogue):
         maildrop, self._maildrop = self._maildrop, None
         try:
             await maildrop.close()
-        except (LockLost, Unavailable):
-            log.info("a maildrop could not be closed; its lock goes with this listener or is given up later")
+        except (NotOpened, LockLost, Unavailable):
+            if not maildrop.ended:
+                log.info("a maildrop could not be closed; its lock goes with this listener or is given up later")
+
+
+def _told(refusals: Mapping[type[Exception], Refused], refusal: Exception) -> Refused:
+    """What a client is told; for its mailbox's state with the reason that its owner was given."""
+    told = refusals[type(refusal)]
+    if isinstance(refusal, Suspended) and refusal.reason:
+        return Refused(told.code, f"{told.text}: {replies.plain(refusal.reason)}")
+    return told
 
 
 def _plaintext_allowed(policy: PlaintextPolicy, client: IPv4Address | IPv6Address | None) -> bool:

@@ -2,6 +2,7 @@
 
 import binascii
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Final, Literal
@@ -18,6 +19,7 @@ PIECE: Final = 1000
 END: Final = b".\r\n"
 """What follows the last line of a message (RFC 1939 section 3)."""
 
+_LETTERS = str.maketrans({"đ": "d", "Đ": "D", "ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"})
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
 
 
@@ -46,6 +48,16 @@ def multiline(text: str, lines: Iterable[bytes]) -> Iterator[bytes]:
 def count(number: int, thing: str) -> str:
     """Return `1 message`, `2 messages`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def plain(text: str, limit: int = 200) -> str:
+    """Return a text of any language as printable ASCII on one line: without its accents, and not longer than this.
+
+    Without UTF8 (RFC 6856), which is not offered, nothing else may stand in a reply.
+    """
+    folded = unicodedata.normalize("NFKD", " ".join(text.translate(_LETTERS).split()))
+    bare = "".join(character for character in folded if not unicodedata.combining(character))
+    return _UNPRINTABLE.sub(b"?", bare.encode("ascii", "replace")).decode()[:limit]
 
 
 def _line(text: str) -> bytes:

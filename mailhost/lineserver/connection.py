@@ -209,6 +209,14 @@ class Connection(asyncio.Protocol):
             # asyncio takes writes to a broken connection in silence.
             raise ConnectionResetError("The client is gone.")
 
+    def end(self, farewell: bytes) -> None:
+        """See `Wire.end`."""
+        if self._partial or self._state == _SECURING:
+            self.abort()
+        elif self._state != _OVER:
+            self._out.append(farewell)
+            self._close()
+
     # Executing
 
     def _begin(self) -> None:

@@ -68,6 +68,14 @@ class Wire(Protocol):
         client is gone or has read nothing for `Config.stall_seconds`.
         """
 
+    def end(self, farewell: bytes) -> None:
+        """End the connection now, because of something outside the dialogue, with these last words.
+
+        They come in place of the reply being made; a reply of which part is sent is cut off without a word. The
+        unfinished step goes on, unheard: its next `send` raises. Not for use within the dialogue's own methods. Does
+        nothing to a connection that has ended.
+        """
+
 
 class Dialogue(ABC):
     """One connection's protocol. Its methods are never called while one of its steps is unfinished."""

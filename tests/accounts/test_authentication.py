@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.hashers import make_password
 
 from accounts import authentication
-from accounts.authentication import Busy, Passwords
+from accounts.authentication import Busy, Passwords, Proof
 from accounts.passwords import PasswordHasher
 
 HERE = "192.0.2.0/24"
@@ -22,7 +22,7 @@ async def test_a_right_password_is_remembered_with_the_hash_it_matched(passwords
     stored = make_password("secret")
     assert passwords.verified("an@example.test", "secret", network=HERE) is None
     assert await passwords.check("an@example.test", "secret", stored, network=HERE)
-    assert passwords.verified("an@example.test", "secret", network=HERE) == stored
+    assert passwords.verified("an@example.test", "secret", network=HERE) == Proof(stored)
 
 
 async def test_a_wrong_password_is_not(passwords: Passwords) -> None:
@@ -58,7 +58,11 @@ async def test_memory_is_bounded(passwords: Passwords, monkeypatch: pytest.Monke
     stored = make_password("secret")
     for name in ("a", "b", "c"):
         assert await passwords.check(name, "secret", stored, network=HERE)
-    assert [passwords.verified(name, "secret", network=HERE) for name in ("a", "b", "c")] == [None, stored, stored]
+    assert [passwords.verified(name, "secret", network=HERE) for name in ("a", "b", "c")] == [
+        None,
+        Proof(stored),
+        Proof(stored),
+    ]
 
 
 async def test_an_attack_finds_a_bounded_queue(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:

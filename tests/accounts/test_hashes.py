@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from accounts import authentication, hashes
+from accounts import authentication, hashes, provisioning
 from accounts.authentication import REFUSED_AFTER, Passwords
 from accounts.hashes import BadHash
 from accounts.models import User
@@ -323,6 +323,14 @@ def test_the_first_sign_in_replaces_the_hash(text: str, acme: Customer) -> None:
     assert stored.startswith("argon2$argon2id$")
     assert User.objects.get(email=acme.mailbox).check_password(SECRET)
     assert User.objects.get(email=acme.mailbox).password == stored  # which stays
+
+
+def test_a_password_that_was_changed_meanwhile_stays_changed(acme: Customer) -> None:
+    User.objects.filter(email=acme.mailbox).update(password=hashes.parse("{SHA}AMr9EmGC6KnnwBuy8N/QBJa+ck8="))
+    signing_in = User.objects.get(email=acme.mailbox)
+    provisioning.set_password(User.objects.get(email=acme.mailbox), "changed")
+    assert signing_in.check_password(SECRET)  # it was, when it was looked up
+    assert User.objects.get(email=acme.mailbox).check_password("changed")
 
 
 async def test_a_hash_that_a_listener_verified_is_made_anew() -> None:

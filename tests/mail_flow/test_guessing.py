@@ -9,7 +9,8 @@ from statistics import median
 
 import pytest
 
-from accounts import provisioning
+from accounts import hashes, provisioning
+from accounts.models import User
 from mailstore.models import MaildropSession
 from tests.fixtures import PASSWORD, Customer
 from tests.system import Pop3, Pop3Listener, System, elapsed
@@ -110,6 +111,31 @@ def test_a_refusal_takes_as_long_for_an_address_that_does_not_exist(pop3: Pop3Li
     print(f"medians: {median(there):.4f} s behind the tick for a mailbox, {median(not_there):.4f} s for none")
     assert abs(median(there) - median(not_there)) < 0.05
     assert abs(median(there)) < TICK / 5  # it was the tick that they waited for
+
+
+def test_a_refusal_takes_as_long_whatever_hash_came_along(pop3: Pop3Listener, acme: Customer) -> None:
+    """Of attempts made 0.1 s before a tick, bcrypt's cost of 12 would miss it: it takes twice that."""
+    along = {
+        "sha": "{SHA}AMr9EmGC6KnnwBuy8N/QBJa+ck8=",
+        "bcrypt": "$2a$12$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+    }
+    for name, text in along.items():
+        User.objects.filter(mailbox=acme.add(name)).update(password=hashes.parse(text))
+
+    def timed(name: str) -> float:
+        with pop3.client() as client:
+            client.ask(f"USER {name}@{acme.domain}".encode())
+            time.sleep((-0.1 - time.monotonic()) % TICK)
+            began = time.monotonic()
+            assert client.ask(b"PASS wrong").startswith(b"-ERR [AUTH]")
+            return elapsed(began)
+
+    names = ["an", "nobody", *along]
+    with ThreadPoolExecutor(len(names)) as threads:
+        rounds = [list(threads.map(timed, names)) for _ in range(5)]
+    medians = {name: median(times) for name, times in zip(names, zip(*rounds, strict=True), strict=True)}
+    print("medians:", ", ".join(f"{took:.4f} s for {name}" for name, took in medians.items()))
+    assert max(medians.values()) - min(medians.values()) < 0.05
 
 
 # Passwords in clear.

@@ -76,6 +76,19 @@ def test_networks() -> None:
         env.networks("10.0.0.1/8")
 
 
+def test_name_servers_have_a_port() -> None:
+    assert env.name_servers("192.0.2.53, [2001:db8::53]:5353 2001:db8::1 192.0.2.1:54") == (
+        ("192.0.2.53", 53),
+        ("2001:db8::53", 5353),
+        ("2001:db8::1", 53),
+        ("192.0.2.1", 54),
+    )
+    assert env.name_servers("") == ()
+    for text in ("dns.example.test", "192.0.2.1:0", "192.0.2.1:x", "/tmp/socket"):
+        with pytest.raises(ValueError, match="addresses such as"):
+            env.name_servers(text)
+
+
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILHOST_TRY", " ")
     assert env.read("MAILHOST_TRY", "7", env.positive) == 7
@@ -112,6 +125,8 @@ def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAILHOST_MAX_MESSAGE", "big"),
         ("MAILHOST_RETENTION", "14"),
         ("MAILHOST_PROXY_NETWORKS", "everywhere"),
+        ("MAILHOST_UNVERIFIED_DOMAINS", "bounce"),
+        ("MAILHOST_DNS_SERVERS", "dns.example.test"),
         ("MAILHOST_TLS_CERT", "/only/one.pem"),
         ("MAILHOST_LOG_LEVEL", "LOUD"),
     ],

@@ -16,6 +16,7 @@ from django.db import connections
 from django.utils import timezone
 
 from accounts import provisioning
+from accounts.authentication import Proof
 from accounts.models import KnownNetwork, Mailbox
 from mailstore import database, retention
 from mailstore.database import Unavailable
@@ -475,5 +476,5 @@ async def test_all_sessions_together_read_ahead_only_so_much(
 async def test_a_database_that_is_away_is_told_as_such() -> None:
     maildrops = maildrops_of_a_process()
     with pytest.raises(Unavailable):  # not started: no listener is registered
-        await maildrops._try_open("an@acme.test", "", HERE, True)
+        await maildrops._try_open("an@acme.test", Proof(""), HERE, True)
     await maildrops.stop()

@@ -141,6 +141,12 @@ class Toy(Dialogue):
         await self._wire.send(b"+part\r\n")
         raise ValueError("a fault of the toy")
 
+    def _end(self, argument: bytes) -> Step:
+        """In so many seconds, from outside, with a word."""
+        seconds, _, word = argument.partition(b" ")
+        asyncio.get_running_loop().call_later(float(seconds), self._wire.end, b"-" + word + b"\r\n")
+        return Reply(b"+in a moment\r\n")
+
     def _quit(self, argument: bytes) -> Step:
         return Reply(b"+bye\r\n", Then.CLOSE)
 
@@ -164,6 +170,7 @@ COMMANDS: dict[bytes, Callable[[Toy, bytes], Reply | Awaitable[Reply]]] = {
     b"fail": Toy._fail,
     b"fail-later": Toy._fail_later,
     b"fail-within": Toy._fail_within,
+    b"end": Toy._end,
     b"quit": Toy._quit,
     b"quit-later": Toy._quit_later,
 }

@@ -1,0 +1,139 @@
+"""Domains of tenants: added, changed, closed and reopened."""
+
+from typing import Any, Final, TypedDict, Unpack
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts import addresses, limits, principals
+from accounts.models import Alias, Domain, Mailbox, Tenant
+from accounts.provisioning import happened, values
+from accounts.provisioning.aliases import remove_alias
+from accounts.provisioning.mailboxes import close_mailbox
+from accounts.provisioning.refusals import BadValue, DomainTaken, OtherTenant, StillInUse, UnknownDomain
+
+SEPARATORS: Final = ("", "+", "-", "=", "_", "#")
+"""What can separate a subaddress."""
+
+
+class DomainValues(TypedDict, total=False):
+    """What of a domain can be changed."""
+
+    external_id: str | None
+    alias_of: Domain | None
+    subaddress: str | None
+
+
+def add_domain(
+    name: str,
+    *,
+    tenant: Tenant,
+    external_id: str | None = None,
+    alias_of: Domain | None = None,
+    subaddress: str | None = None,
+    verified: bool | None = None,
+) -> tuple[Domain, bool]:
+    """A domain of a tenant; an existing one stays as it is.
+
+    `verified`: whether it is known to be the tenant's; None: only if an operator adds it. Raises `DomainTaken`,
+    `LimitReached`, `BadAddress`, `BadValue`, `OtherTenant`, `Taken`.
+    """
+    host = addresses.domain(name)
+    wanted = _checked({"external_id": external_id, "alias_of": alias_of, "subaddress": subaddress}, tenant=tenant)
+    if verified is None:
+        acting = principals.acting()
+        verified = acting.role == "operator" and acting.is_host_wide
+    with transaction.atomic():
+        if domain := Domain.objects.filter(name=host).first():
+            if domain.tenant_id != tenant.pk:
+                raise DomainTaken(f"{host} belongs to another tenant")
+            if domain.closed_at:
+                raise DomainTaken(f"{host} was closed: reopen it")
+            return domain, False
+        if tenant.closed_at:
+            raise BadValue(f"{tenant} is closed", field="tenant")
+        try:
+            with transaction.atomic():
+                domain = Domain.objects.create(
+                    name=host,
+                    tenant=tenant,
+                    state=Domain.State.VERIFIED if verified else Domain.State.PENDING,
+                    **wanted,
+                )
+        except IntegrityError as error:
+            refusal = values.taken(error)
+            raise (
+                refusal if "external_id" in str(refusal) else DomainTaken(f"{host} belongs to another tenant")
+            ) from None
+        limits.open_for(domain)
+        limits.charge(tenant_id=tenant.pk, domains=1)
+        happened.to_domain("added", domain)
+    return domain, True
+
+
+def change_domain(domain: Domain, **given: Unpack[DomainValues]) -> None:
+    """Give a domain these values. Raises `UnknownDomain`, `BadValue`, `OtherTenant`, `StillInUse`, `Taken`."""
+    with transaction.atomic():
+        found = Domain.objects.select_related("tenant", "alias_of").filter(pk=domain.pk, closed_at=None)
+        row = found.select_for_update(no_key=True, of=("self",)).first()
+        if row is None:
+            raise UnknownDomain(f"{domain} is closed")
+        wanted = _checked(dict(given), tenant=row.tenant, domain=row)
+        if changes := values.changed(row, wanted):
+            values.write(Domain.objects.filter(pk=domain.pk), changes)
+            happened.to_domain("changed", domain, changes)
+    domain.refresh_from_db()
+
+
+def close_domain(domain: Domain) -> None:
+    """End the use of a domain: its mailboxes are closed, its aliases removed; nothing of it takes mail.
+
+    Its name is in quarantine until the last of its mailboxes is purged. Closing what is closed changes nothing.
+    """
+    with transaction.atomic():
+        if not Domain.objects.select_for_update().filter(pk=domain.pk, closed_at=None).first():
+            return
+        for mailbox in Mailbox.objects.open().filter(domain=domain).order_by("pk"):
+            close_mailbox(mailbox)
+        for alias in Alias.objects.filter(domain=domain).order_by("pk"):
+            remove_alias(alias)
+        Domain.objects.filter(alias_of=domain).update(alias_of=None)
+        Domain.objects.filter(pk=domain.pk).update(closed_at=Now(), alias_of=None)
+        limits.charge(tenant_id=domain.tenant_id, domains=-1)
+        happened.to_domain("closed", domain)
+    domain.refresh_from_db()
+
+
+def reopen_domain(domain: Domain) -> None:
+    """Undo `close_domain`, for the domain alone: its mailboxes are reopened each. Raises `UnknownDomain`."""
+    with transaction.atomic():
+        row = Domain.objects.select_related("tenant").select_for_update(of=("self",)).filter(pk=domain.pk).first()
+        if row is None or row.tenant.closed_at:
+            raise UnknownDomain(f"{domain} cannot be reopened: it was removed, or its tenant is closed")
+        if row.closed_at:
+            limits.charge(tenant_id=row.tenant_id, domains=1)
+            Domain.objects.filter(pk=domain.pk).update(closed_at=None)
+            happened.to_domain("reopened", row)
+    domain.refresh_from_db()
+
+
+def _checked(wanted: dict[str, Any], *, tenant: Tenant, domain: Domain | None = None) -> dict[str, Any]:
+    if "external_id" in wanted:
+        wanted["external_id"] = values.external_id(wanted["external_id"])
+    if wanted.get("subaddress") not in (None, *SEPARATORS):
+        raise BadValue(
+            f"a subaddress is separated by one of {' '.join(SEPARATORS[1:])}, or by nothing", field="subaddress"
+        )
+    if target := wanted.get("alias_of"):
+        if target.tenant_id != tenant.pk or target.closed_at:
+            raise OtherTenant(f"{target} is not a domain of {tenant}")
+        if target.alias_of_id or target == domain:
+            raise BadValue("an alias domain stands for a domain that is none itself", field="alias_of")
+        if domain is not None:
+            if Domain.objects.filter(alias_of=domain).exists():
+                raise StillInUse(f"other domains are aliases of {domain}")
+            own = Q(domain=domain)
+            if Mailbox.objects.open().filter(own).exists() or Alias.objects.filter(own).exists():
+                raise StillInUse(f"{domain} has mailboxes or aliases of its own")
+    return wanted

@@ -1,0 +1,143 @@
+"""Logins without a mailbox: operators, resellers, tenants' staff; and the passwords of everybody."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+
+from accounts import addresses, audit, hashes, notices
+from accounts.models import Domain, DomainAdmin, Mailbox, Reseller, Role, Tenant, User
+from accounts.provisioning import happened, values
+from accounts.provisioning.lookups import domains_of, holders
+from accounts.provisioning.refusals import AddressTaken, BadValue, OtherTenant, OwnsMailbox
+
+_OF_TENANT = (Role.TENANT_ADMIN, Role.DOMAIN_ADMIN)
+
+
+def add_staff(
+    login: str,
+    *,
+    password: str | None,
+    tenant: Tenant | None = None,
+    reseller: Reseller | None = None,
+    role: str | None = None,
+    domains: Iterable[Domain] = (),
+) -> User:
+    """Somebody without a mailbox who may sign in to the admin.
+
+    Without a role: a tenant's admin, a reseller, or with neither an operator. Support may be of the whole host.
+    Raises `AddressTaken`, `BadAddress`, `BadPassword`, `BadValue`, `OtherTenant`.
+    """
+    email = addresses.address(login)
+    role = role or (Role.TENANT_ADMIN if tenant else Role.RESELLER if reseller else Role.OPERATOR)
+    _check_role(role, tenant, reseller)
+    user = User(
+        email=email,
+        tenant=tenant,
+        reseller=reseller,
+        role=role,
+        is_staff=True,
+        is_superuser=role == Role.OPERATOR,
+        password=hashes.stored(password, None),
+    )
+    with transaction.atomic():
+        domains_of([email], lock=True)
+        if holders([email]):
+            raise AddressTaken(f"{email} is taken")
+        insert([user])
+        _look_after(user, domains)
+        audit.record("login.created", user, {"role": (None, role)})
+    return user
+
+
+def change_login(user: User, *, is_active: bool, is_staff: bool, domains: Iterable[Domain] | None = None) -> None:
+    """Let somebody sign in, and use the admin, or not. Raises `OwnsMailbox`, `OtherTenant`."""
+    changes = values.changed(user, {"is_active": is_active, "is_staff": is_staff})
+    free_to_change = Q(mailbox=None) | Q(is_active=is_active)
+    with transaction.atomic():
+        if not User.objects.filter(free_to_change, pk=user.pk).update(is_active=is_active, is_staff=is_staff):
+            raise OwnsMailbox(f"{user} owns a mailbox, and can sign in for as long as that is open")
+        if domains is not None:
+            _look_after(user, domains)
+        if changes or domains is not None:
+            audit.record("login.changed", user, changes)
+    user.refresh_from_db()
+
+
+def set_role(user: User, role: str) -> None:
+    """Let the owner of a mailbox also look after his tenant, or no more. Raises `BadValue`."""
+    if user.tenant_id is None or role not in (Role.MEMBER, Role.SUPPORT, *_OF_TENANT):
+        raise BadValue(f"{user} cannot be {role}", field="role")
+    with transaction.atomic():
+        changes = values.changed(user, {"role": role, "is_staff": role != Role.MEMBER})
+        if changes:
+            values.write(User.objects.filter(pk=user.pk), changes)
+            audit.record("login.changed", user, changes)
+    user.refresh_from_db()
+
+
+def set_password(user: User, password: str | None, *, password_hash: str | None = None) -> None:
+    """Change a password; with neither nobody can sign in. It holds at once, also for open sessions.
+
+    Raises `BadPassword`, `BadHash`.
+    """
+    store_password(user, hashes.stored(password, password_hash))
+
+
+def store_password(user: User, stored: str) -> None:
+    """As `set_password`, with what `accounts.hashes.stored` made of the password before."""
+    with transaction.atomic():
+        user.password = stored
+        user.save(update_fields=["password"])
+        mailbox = Mailbox.objects.open().filter(user=user).first()
+        if mailbox:
+            happened.to_mailbox("password_changed", mailbox, {"password": (0, 1)})
+            notices.mailboxes_changed([mailbox.pk])
+        else:
+            audit.record("login.password_changed", user, {"password": (0, 1)})
+
+
+def remove_login(user: User) -> None:
+    """Remove somebody without a mailbox. Raises `OwnsMailbox`."""
+    with transaction.atomic():
+        if Mailbox.objects.filter(user=user).exists():
+            raise OwnsMailbox(f"{user} owns a mailbox: close that instead")
+        audit.record("login.removed", user)
+        DomainAdmin.objects.filter(user=user).delete()
+        User.objects.filter(pk=user.pk).delete()
+
+
+def insert(users: list[User]) -> None:
+    """Write new logins. Raises `AddressTaken` where somebody was faster, whoever he is."""
+    try:
+        with transaction.atomic():
+            User.objects.bulk_create(users, batch_size=1000)
+    except IntegrityError as error:
+        values.taken(error)
+        raise AddressTaken("one of the addresses is taken") from None
+
+
+def _check_role(role: str, tenant: Tenant | None, reseller: Reseller | None) -> None:
+    fits: Any = {
+        Role.OPERATOR: tenant is None and reseller is None,
+        Role.RESELLER: tenant is None and reseller is not None,
+        Role.SUPPORT: tenant is None or reseller is None,
+        Role.TENANT_ADMIN: tenant is not None and reseller is None,
+        Role.DOMAIN_ADMIN: tenant is not None and reseller is None,
+    }
+    if not fits.get(role, False):
+        raise BadValue(f"a login without a mailbox cannot be {role} there", field="role")
+
+
+def _look_after(user: User, domains: Iterable[Domain]) -> None:
+    domains = list(domains)
+    if domains and user.role != Role.DOMAIN_ADMIN:
+        raise BadValue("only a domain admin looks after single domains", field="domains")
+    for domain in domains:
+        if domain.tenant_id != user.tenant_id:
+            raise OtherTenant(f"{domain} is not a domain of the login's tenant")
+    DomainAdmin.objects.filter(user=user).delete()
+    DomainAdmin.objects.bulk_create(
+        [DomainAdmin(tenant_id=domain.tenant_id, user=user, domain=domain) for domain in domains]
+    )

@@ -1,0 +1,96 @@
+"""Finding what callers name: tenants by slug, domains by name, mailboxes by address, in any spelling."""
+
+from collections.abc import Collection, Iterable
+
+from accounts import addresses
+from accounts.models import Alias, Domain, Mailbox, Reseller, Tenant, User
+from accounts.provisioning import values
+from accounts.provisioning.refusals import (
+    AddressTaken,
+    InQuarantine,
+    Refused,
+    UnknownDomain,
+    UnknownMailbox,
+    UnknownReseller,
+    UnknownTenant,
+)
+
+
+def find_reseller(slug: str) -> Reseller:
+    """The reseller of that slug. Raises `UnknownReseller`."""
+    reseller = Reseller.objects.filter(slug=slug).first() if values.is_slug(slug) else None
+    if reseller is None:
+        raise UnknownReseller(f"there is no reseller {slug!r}")
+    return reseller
+
+
+def find_tenant(slug: str) -> Tenant:
+    """The tenant of that slug. Raises `UnknownTenant`."""
+    tenant = Tenant.objects.filter(slug=slug).first() if values.is_slug(slug) else None
+    if tenant is None:
+        raise UnknownTenant(f"there is no tenant {slug!r}")
+    return tenant
+
+
+def find_domain(name: str) -> Domain:
+    """The hosted domain of that name. Raises `UnknownDomain`, `BadAddress`."""
+    host = addresses.domain(name)
+    domain = Domain.objects.filter(name=host).first()
+    if domain is None:
+        raise UnknownDomain(f"{host} is not hosted here")
+    return domain
+
+
+def find_mailbox(address: str) -> Mailbox:
+    """The open mailbox that has this very address, with its user and tenant. Raises `UnknownMailbox`, `BadAddress`."""
+    name = addresses.address(address)
+    mailbox = Mailbox.objects.open().select_related("user", "tenant").filter(address=name).first()
+    if mailbox is None:
+        raise UnknownMailbox(f"there is no mailbox {name}")
+    return mailbox
+
+
+def domains_of(names: Iterable[str], *, lock: bool = False) -> dict[str, Domain]:
+    """The open domains of these addresses, by name. Whoever holds them alone gives their addresses away."""
+    hosts = {addresses.split(name)[1] for name in names}
+    found = Domain.objects.filter(name__in=hosts, closed_at=None).order_by("pk")
+    return {domain.name: domain for domain in (found.select_for_update(no_key=True) if lock else found)}
+
+
+def lock_domain(address: str) -> Domain:
+    """The domain of an address, held until the transaction ends. Raises `UnknownDomain`."""
+    host = addresses.split(address)[1]
+    domain = domains_of([address], lock=True).get(host)
+    if domain is None:
+        raise UnknownDomain(f"{host} is not hosted here")
+    return domain
+
+
+def lock_open(mailbox: Mailbox) -> None:
+    """Keep a mailbox from being closed until the transaction ends. Raises `UnknownMailbox`."""
+    if not Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first():
+        raise UnknownMailbox(f"{mailbox} is closed")
+
+
+def holders(names: Collection[str]) -> dict[str, Mailbox | Refused]:
+    """Who has these addresses: the open mailbox itself, or why nobody else can have it. Free ones are left out."""
+    found: dict[str, Mailbox | Refused] = {}
+    for mailbox in Mailbox.objects.filter(address__in=names).exclude(closed_at=None):
+        found[mailbox.address] = _quarantine(mailbox.address, mailbox)
+    for alias in Alias.objects.prefetch_related("targets__mailbox").filter(address__in=names):
+        targets = list(alias.targets.all())
+        closed = [target.mailbox for target in targets if target.mailbox and target.mailbox.closed_at]
+        found[alias.address] = (
+            _quarantine(alias.address, closed[0])
+            if closed and len(closed) == len(targets)
+            else AddressTaken(f"{alias} is an alias")
+        )
+    for user in User.objects.filter(email__in=names):
+        found[str(user)] = AddressTaken(f"{user} is taken")
+    for mailbox in Mailbox.objects.open().filter(address__in=names):
+        found[mailbox.address] = mailbox
+    return found
+
+
+def _quarantine(address: str, mailbox: Mailbox) -> InQuarantine:
+    return InQuarantine(f"{address} is in quarantine since {mailbox.closed_at:%Y-%m-%d}, when {mailbox} was closed")

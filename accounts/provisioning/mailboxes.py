@@ -1,0 +1,282 @@
+"""Mailboxes: opened, changed, suspended, renamed, closed and reopened."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Final, NamedTuple, TypedDict, Unpack
+
+from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models.functions import Now
+
+from accounts import addresses, audit, hashes, limits, notices
+from accounts.models import Alias, AliasTarget, Domain, Mailbox, Tenant, User
+from accounts.provisioning import happened, values
+from accounts.provisioning.aliases import release_address
+from accounts.provisioning.logins import insert
+from accounts.provisioning.lookups import domains_of, holders, lock_domain
+from accounts.provisioning.refusals import (
+    AddressTaken,
+    BadValue,
+    InQuarantine,
+    OtherTenant,
+    UnknownDomain,
+    UnknownMailbox,
+)
+
+State = Mailbox.State
+_BATCH: Final = 1000  # rows of one statement
+
+
+class MailboxValues(TypedDict, total=False):
+    """What of an open mailbox can be changed, besides its password, its state and its address."""
+
+    name: str
+    external_id: str | None
+    quota_octets: int | None
+    pop3_enabled: bool
+    allowed_networks: Iterable[str]
+    retention: timedelta | None
+
+
+class New(NamedTuple):
+    """A mailbox to be written: its values are checked, and its address is known to be free."""
+
+    address: str
+    domain: Domain
+    stored_password: str
+    values: Mapping[str, Any]
+
+
+def add_mailbox(
+    address: str,
+    *,
+    password: str | None,
+    quota_octets: int | None,
+    password_hash: str | None = None,
+    release: bool = False,
+    **more: Any,
+) -> tuple[Mailbox, bool]:
+    """A mailbox with its user; an existing one stays as it is, password and quota too.
+
+    Without a password, or the hash of one from another server, nobody can sign in until one is set. `release` gives
+    the address away although it is in quarantine. `more` are further `MailboxValues`. Raises `UnknownDomain`,
+    `AddressTaken`, `InQuarantine`, `LimitReached`, `BadValue`, `BadAddress`, `BadPassword`, `BadHash`, `Taken`.
+    """
+    name = addresses.address(address)
+    wanted = checked({"quota_octets": quota_octets, **more})
+    stored = hashes.stored(password, password_hash)  # before the lock: it is slow on purpose
+    with transaction.atomic():
+        domain = lock_domain(name)
+        refuse_alias_domain(domain)
+        holder = holders([name]).get(name)
+        if isinstance(holder, Mailbox):
+            return holder, False
+        if holder is not None:
+            release_address(name, holder, wanted=release)
+        [mailbox] = write_new([New(name, domain, stored, wanted)])
+    return mailbox, True
+
+
+def change_mailbox(mailbox: Mailbox, **given: Unpack[MailboxValues]) -> bool:
+    """Give an open mailbox these values; whether any is new. Raises `UnknownMailbox`, `BadValue`, `Taken`.
+
+    A quota below what is used takes no mail away; there is room again once enough was removed.
+    """
+    wanted = checked(dict(given))
+    with transaction.atomic():
+        row = _lock(mailbox)
+        if changes := values.changed(row, wanted):
+            if "quota_octets" in changes:
+                changes["warned_percent"] = (row.warned_percent, 0)
+            values.write(Mailbox.objects.filter(pk=row.pk), changes)
+            changes.pop("warned_percent", None)
+            happened.to_mailbox("changed", row, changes)
+            if {"pop3_enabled", "allowed_networks"} & changes.keys():
+                notices.mailboxes_changed([row.pk])
+    mailbox.refresh_from_db()
+    return bool(changes)
+
+
+def set_state(mailbox: Mailbox, state: str, *, reason: str = "") -> bool:
+    """Put an open mailbox into a state; it holds at once. The reason is shown to its owner. Returns whether it is new.
+
+    Raises `UnknownMailbox`, `BadValue`.
+    """
+    if state not in State.values:
+        raise BadValue(f"a mailbox's state is one of {', '.join(State.values)}", field="state")
+    reason = values.line(reason, field="state_reason", most=500)
+    with transaction.atomic():
+        row = _lock(mailbox)
+        if changes := values.changed(row, {"state": state, "state_reason": reason}):
+            values.write(Mailbox.objects.filter(pk=row.pk), changes)
+            row.state, row.state_reason = state, reason
+            said = {State.SUSPENDED: "suspended", State.ACTIVE: "resumed"}.get(State(state), "changed")
+            happened.to_mailbox(said if "state" in changes else "changed", row, changes)
+            notices.mailboxes_changed([row.pk])
+    mailbox.refresh_from_db()
+    return bool(changes)
+
+
+def suspend(mailbox: Mailbox, *, reason: str = "") -> None:
+    """Take no mail and let nobody fetch any, until it is resumed; nothing is lost. Raises as `set_state`."""
+    set_state(mailbox, State.SUSPENDED, reason=reason)
+
+
+def resume(mailbox: Mailbox) -> None:
+    """Undo `suspend`, or any other state. Raises `UnknownMailbox`."""
+    set_state(mailbox, State.ACTIVE)
+
+
+def set_legal_hold(mailbox: Mailbox, hold: bool) -> None:
+    """Keep all its mail from any purge, whether it is open or closed; or no more."""
+    with transaction.atomic():
+        if Mailbox.objects.filter(pk=mailbox.pk).exclude(legal_hold=hold).update(legal_hold=hold):
+            audit.record("mailbox.held" if hold else "mailbox.released", mailbox, {"legal_hold": (not hold, hold)})
+    mailbox.refresh_from_db()
+
+
+def rename_mailbox(mailbox: Mailbox, address: str, *, keep_alias: bool = True) -> None:
+    """Give an open mailbox another address, in any domain of its tenant; the old one stays as its alias.
+
+    Its owner signs in with the new one. Raises `UnknownMailbox`, `UnknownDomain`, `OtherTenant`, `AddressTaken`,
+    `InQuarantine`, `LimitReached`, `BadAddress`.
+    """
+    name = addresses.address(address)
+    with transaction.atomic():
+        before = mailbox.address
+        domains = domains_of([before, name], lock=True)
+        new = domains.get(addresses.split(name)[1])
+        if new is None:
+            raise UnknownDomain(f"{addresses.split(name)[1]} is not hosted here")
+        if new.tenant_id != mailbox.tenant_id:
+            raise OtherTenant(f"{new} is not a domain of the mailbox's tenant")
+        refuse_alias_domain(new)
+        row = _lock(mailbox)
+        if row.address == name:
+            return
+        before = row.address
+        own = Alias.objects.filter(address=name, targets__mailbox=row).first()
+        if own and own.targets.count() == 1:  # it takes its own alias for its name: renaming back
+            own.delete()
+            limits.charge(tenant_id=row.tenant_id, domain_id=new.pk, aliases=-1)
+        holder = holders([name]).get(name)
+        if isinstance(holder, Mailbox):
+            raise AddressTaken(f"{name} is a mailbox")
+        if holder is not None:
+            raise holder
+        User.objects.filter(pk=row.user_id).update(email=name)
+        Mailbox.objects.filter(pk=row.pk).update(address=name, domain=new)
+        if row.domain_id != new.pk:
+            limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=-1)
+            limits.charge(tenant_id=row.tenant_id, domain_id=new.pk, mailboxes=1)
+            limits.move_octets(row, to=new)
+        if keep_alias:
+            limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, aliases=1)
+            alias = Alias.objects.create(tenant_id=row.tenant_id, domain_id=row.domain_id, address=before)
+            AliasTarget.objects.create(tenant_id=row.tenant_id, alias=alias, mailbox=row)
+        row.refresh_from_db()
+        happened.to_mailbox("renamed", row, {"address": (before, name)}, from_address=before)
+        notices.mailboxes_changed([row.pk])
+    mailbox.refresh_from_db()
+
+
+def close_mailbox(mailbox: Mailbox) -> None:
+    """End the use of a mailbox: from now on its address is in quarantine, until it is purged with its mail.
+
+    Its login is free at once. Its aliases stay with it: they deliver nothing, and are in quarantine like itself.
+    Closing what is closed changes nothing.
+    """
+    with transaction.atomic():
+        row = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
+        if row is not None:
+            Mailbox.objects.filter(pk=row.pk).update(closed_at=Now())
+            User.objects.filter(pk=row.user_id).update(email=None, is_active=False)
+            Tenant.objects.filter(admin_mailbox=row.pk).update(admin_mailbox=None)
+            limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=-1)
+            row.refresh_from_db()
+            happened.to_mailbox("closed", row, messages=row.message_count, octets=row.used_octets)
+            notices.mailboxes_changed([row.pk])
+    mailbox.refresh_from_db()
+
+
+def reopen_mailbox(mailbox: Mailbox) -> None:
+    """Undo `close_mailbox`, with all its mail and its password.
+
+    Raises `UnknownMailbox` where it was purged meanwhile, `UnknownDomain`, `AddressTaken`, `LimitReached`.
+    """
+    with transaction.atomic():
+        lock_domain(mailbox.address)
+        row = Mailbox.objects.select_for_update(no_key=True).filter(pk=mailbox.pk).first()
+        if row is None:
+            raise UnknownMailbox(f"{mailbox} was purged")
+        if row.closed_at is not None:
+            holder = holders([row.address]).get(row.address)
+            if holder is not None and not isinstance(holder, InQuarantine):
+                raise AddressTaken(f"{row} is somebody's already")
+            limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=1)
+            try:
+                with transaction.atomic():
+                    Mailbox.objects.filter(pk=row.pk).update(closed_at=None)
+                    User.objects.filter(pk=row.user_id).update(email=row.address, is_active=True)
+            except IntegrityError as error:
+                raise values.taken(error) from None
+            except DatabaseError as error:
+                if limits.is_over_quota(error):
+                    raise limits.LimitReached(f"there is no room for the {row.used_octets} octets in {row}") from None
+                raise
+            row.refresh_from_db()
+            happened.to_mailbox("reopened", row)
+    mailbox.refresh_from_db()
+
+
+def checked(wanted: dict[str, Any]) -> dict[str, Any]:
+    """`MailboxValues` as they can be stored. Raises `BadValue`."""
+    check: dict[str, Any] = {
+        "name": lambda text: values.line(text, field="name", most=200),
+        "external_id": values.external_id,
+        "quota_octets": values.quota,
+        "pop3_enabled": bool,
+        "allowed_networks": values.networks,
+        "retention": values.retention,
+    }
+    return {field: check[field](value) for field, value in wanted.items()}
+
+
+def refuse_alias_domain(domain: Domain) -> None:
+    """Nobody has a mailbox where another domain's local parts are. Raises `UnknownDomain`."""
+    if domain.alias_of_id:
+        raise UnknownDomain(f"{domain} is an alias domain: make the mailbox in the domain that it stands for")
+
+
+def write_new(new: Iterable[New]) -> list[Mailbox]:
+    """Write mailboxes with their users, whose domains are locked. Raises `LimitReached`, `AddressTaken`, `Taken`."""
+    new = list(new)
+    counts: dict[tuple[int, int], int] = {}
+    for one in new:
+        key = (one.domain.pk, one.domain.tenant_id)
+        counts[key] = counts.get(key, 0) + 1
+    for (domain_id, tenant_id), count in sorted(counts.items()):
+        limits.charge(tenant_id=tenant_id, domain_id=domain_id, mailboxes=count)
+    users = [User(email=one.address, tenant_id=one.domain.tenant_id, password=one.stored_password) for one in new]
+    insert(users)
+    try:
+        with transaction.atomic():
+            mailboxes: list[Mailbox] = Mailbox.objects.bulk_create(
+                [
+                    Mailbox(
+                        tenant_id=one.domain.tenant_id, domain=one.domain, user=user, address=one.address, **one.values
+                    )
+                    for one, user in zip(new, users, strict=True)
+                ],
+                batch_size=_BATCH,
+            )
+    except IntegrityError as error:
+        raise values.taken(error) from None
+    happened.to_mailboxes("created", mailboxes)
+    return mailboxes
+
+
+def _lock(mailbox: Mailbox) -> Mailbox:
+    row: Mailbox | None = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
+    if row is None:
+        raise UnknownMailbox(f"{mailbox} is closed")
+    return row

@@ -1,0 +1,160 @@
+"""Resellers and tenants: made, changed, closed and removed."""
+
+from datetime import timedelta
+from typing import Any, Final, TypedDict, Unpack
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from accounts import audit, limits
+from accounts.models import Domain, Mailbox, Reseller, Tenant, User
+from accounts.provisioning import happened, values
+from accounts.provisioning.domains import close_domain
+from accounts.provisioning.lookups import lock_open
+from accounts.provisioning.refusals import BadValue, OtherTenant, StillInUse, UnknownReseller, UnknownTenant
+
+
+class ResellerValues(TypedDict, total=False):
+    """What of a reseller can be changed."""
+
+    name: str
+    external_id: str | None
+
+
+class TenantValues(TypedDict, total=False):
+    """What of a tenant can be changed."""
+
+    name: str
+    external_id: str | None
+    reseller: Reseller | None
+    retention: timedelta | None
+    admin_mailbox: Mailbox | None
+
+
+def add_reseller(slug: str, *, name: str = "", external_id: str | None = None) -> tuple[Reseller, bool]:
+    """A reseller, called `name` or after its slug; an existing one stays as it is. Raises `BadValue`, `Taken`."""
+    fields = {
+        "name": values.name(name or values.slug(slug), of="reseller"),
+        "external_id": values.external_id(external_id),
+    }
+    with transaction.atomic():
+        if found := Reseller.objects.filter(slug=values.slug(slug)).first():
+            return found, False
+        try:
+            with transaction.atomic():
+                reseller = Reseller.objects.create(slug=slug, **fields)
+        except IntegrityError as error:
+            raise values.taken(error) from None
+        limits.open_for(reseller)
+        audit.record("reseller.created", reseller)
+    return reseller, True
+
+
+def change_reseller(reseller: Reseller, **given: Unpack[ResellerValues]) -> None:
+    """Give a reseller these values. Raises `UnknownReseller`, `BadValue`, `Taken`."""
+    wanted: dict[str, Any] = dict(given)
+    if "name" in wanted:
+        wanted["name"] = values.name(wanted["name"], of="reseller")
+    if "external_id" in wanted:
+        wanted["external_id"] = values.external_id(wanted["external_id"])
+    with transaction.atomic():
+        row = Reseller.objects.select_for_update(no_key=True).filter(pk=reseller.pk).first()
+        if row is None:
+            raise UnknownReseller(f"{reseller} was removed")
+        if changes := values.changed(row, wanted):
+            values.write(Reseller.objects.filter(pk=row.pk), changes)
+            audit.record("reseller.changed", reseller, changes)
+    reseller.refresh_from_db()
+
+
+def remove_reseller(reseller: Reseller) -> None:
+    """Remove a reseller that owns nothing any more. Raises `StillInUse`."""
+    with transaction.atomic():
+        Reseller.objects.select_for_update().filter(pk=reseller.pk).first()
+        if Tenant.objects.filter(reseller=reseller).exists():
+            raise StillInUse(f"{reseller} has tenants: close them, or give them to another reseller")
+        if User.objects.filter(reseller=reseller).exists():
+            raise StillInUse(f"{reseller} has logins: remove them first")
+        audit.record("reseller.removed", reseller)
+        Reseller.objects.filter(pk=reseller.pk).delete()
+
+
+def add_tenant(
+    slug: str,
+    *,
+    name: str = "",
+    reseller: Reseller | None = None,
+    external_id: str | None = None,
+    retention: timedelta | None = None,
+) -> tuple[Tenant, bool]:
+    """A tenant, called `name` or after its slug; an existing one stays as it is. Raises `BadValue`, `Taken`."""
+    fields = {
+        "name": values.name(name or values.slug(slug), of="tenant"),
+        "external_id": values.external_id(external_id),
+        "retention": values.retention(retention),
+    }
+    with transaction.atomic():
+        if found := Tenant.objects.filter(slug=values.slug(slug)).first():
+            return found, False
+        try:
+            with transaction.atomic():
+                tenant = Tenant.objects.create(slug=slug, reseller=reseller, **fields)
+        except IntegrityError as error:  # somebody else's, who does not exist for whoever asks
+            raise values.taken(error) from None
+        limits.open_for(tenant)
+        happened.to_tenant("created", tenant)
+    return tenant, True
+
+
+def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> None:
+    """Give a tenant these values. Raises `UnknownTenant`, `BadValue`, `OtherTenant`, `UnknownMailbox`, `Taken`."""
+    wanted: dict[str, Any] = dict(given)
+    if "name" in wanted:
+        wanted["name"] = values.name(wanted["name"], of="tenant")
+    if "external_id" in wanted:
+        wanted["external_id"] = values.external_id(wanted["external_id"])
+    if "retention" in wanted:
+        values.retention(wanted["retention"])
+    with transaction.atomic():
+        if mailbox := wanted.get("admin_mailbox"):
+            if mailbox.tenant_id != tenant.pk:
+                raise OtherTenant(f"{mailbox} is not a mailbox of {tenant}")
+            lock_open(mailbox)
+        row = Tenant.objects.select_related("reseller", "admin_mailbox").filter(pk=tenant.pk)
+        found = row.select_for_update(no_key=True, of=("self",)).first()
+        if found is None:
+            raise UnknownTenant(f"{tenant} was removed")
+        if changes := values.changed(found, wanted):
+            if "reseller" in changes:
+                _hand_over(found, *changes["reseller"])
+            values.write(Tenant.objects.filter(pk=tenant.pk), changes)
+            happened.to_tenant("changed", tenant, changes)
+    tenant.refresh_from_db()
+
+
+def close_tenant(tenant: Tenant) -> None:
+    """End the use of a tenant: its domains and mailboxes are closed, its people cannot sign in.
+
+    Once all its mail is purged, the purge removes it. Closing what is closed changes nothing.
+    """
+    with transaction.atomic():
+        for domain in Domain.objects.filter(tenant=tenant, closed_at=None).order_by("pk"):
+            close_domain(domain)
+        if Tenant.objects.filter(pk=tenant.pk, closed_at=None).update(closed_at=Now()):
+            User.objects.filter(tenant=tenant).update(is_active=False)
+            happened.to_tenant("closed", tenant)
+    tenant.refresh_from_db()
+
+
+_COUNTED: Final = ("domains", "mailboxes", "aliases")
+
+
+def _hand_over(tenant: Tenant, before: Reseller | None, after: Reseller | None) -> None:
+    """Count a tenant's all against its new reseller instead of the old. Raises `BadValue`."""
+    counts = limits.of(tenant)
+    for reseller, sign in ((before, -1), (after, 1)):
+        if reseller is not None:
+            try:
+                limits.hand_over(tenant, reseller, sign=sign, **{name: getattr(counts, name) for name in _COUNTED})
+            except limits.LimitReached as refusal:
+                raise BadValue(f"{reseller} cannot take {tenant}: {refusal}", field="reseller") from None

@@ -1,0 +1,107 @@
+"""Values that can be stored: each is checked here, whoever brings it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any, Final
+
+from django.db import IntegrityError, transaction
+from django.db.models import Model, QuerySet
+
+from accounts.provisioning.refusals import BadValue, Taken
+
+_SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_MOST_OCTETS: Final = 2**63 - 1
+_LONGEST_RETENTION: Final = timedelta(days=36500)
+_MOST_NETWORKS: Final = 100
+
+
+def slug(text: str) -> str:
+    """The short name of a tenant or reseller. Raises `BadValue`."""
+    if not _SLUG.fullmatch(text):
+        raise BadValue(f"{text!r} cannot be a slug: use small letters, digits and hyphens, at most 63", field="slug")
+    return text
+
+
+def is_slug(text: str) -> bool:
+    """Whether anything can have that slug."""
+    return bool(_SLUG.fullmatch(text))
+
+
+def name(text: str, *, of: str) -> str:
+    """The name of `of`, as people read it. Raises `BadValue`."""
+    text = text.strip()
+    if not text or len(text) > 200 or not text.isprintable():
+        raise BadValue(f"a {of}'s name has 1 to 200 printable characters", field="name")
+    return text
+
+
+def line(text: str, *, field: str, most: int) -> str:
+    """A line of text that may be empty. Raises `BadValue`."""
+    text = text.strip()
+    if len(text) > most or not text.isprintable():
+        raise BadValue(f"{field} has at most {most} printable characters", field=field)
+    return text
+
+
+def external_id(text: str | None) -> str | None:
+    """What the caller's own system calls something; empty is none. Raises `BadValue`."""
+    return line(text, field="external_id", most=200) or None if text else None
+
+
+def quota(octets: int | None) -> int | None:
+    """Octets, or no limit. Raises `BadValue`."""
+    if octets is not None and not 0 <= octets <= _MOST_OCTETS:
+        raise BadValue(f"a quota is from 0 to {_MOST_OCTETS} octets", field="quota_octets")
+    return octets
+
+
+def retention(time: timedelta | None) -> timedelta | None:
+    """A time that PostgreSQL can subtract from now: one that it cannot would stop the purge of everybody's mail."""
+    if time is not None and not timedelta(0) <= time <= _LONGEST_RETENTION:
+        raise BadValue(f"a retention is from 0 to {_LONGEST_RETENTION.days} days", field="retention")
+    return time
+
+
+def networks(texts: Iterable[str]) -> list[str]:
+    """Networks in the form that PostgreSQL takes for `inet`: one that it does not take would stop every login."""
+    found = [_network(text) for text in texts]
+    if len(found) > _MOST_NETWORKS:
+        raise BadValue(f"at most {_MOST_NETWORKS} networks can be named", field="allowed_networks")
+    return found
+
+
+def _network(text: str) -> str:
+    try:
+        network = ip_network(text.strip())
+    except ValueError:
+        network = None
+    if network is None or "%" in text:
+        raise BadValue(f"{text!r} is not a network such as 192.0.2.0/24 or 2001:db8::/48", field="allowed_networks")
+    return str(network)
+
+
+def changed(row: Model, values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What of `values` differs from the row, before and after, by field."""
+    pairs = {field: (getattr(row, field), value) for field, value in values.items()}
+    return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def write(rows: QuerySet[Any], changes: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Write what `changed` found; whether the row was there. Raises `Taken` where a value must be only one's."""
+    try:
+        with transaction.atomic():
+            return bool(rows.update(**{field: after for field, (_, after) in changes.items()}))
+    except IntegrityError as error:
+        raise taken(error) from None
+
+
+def taken(error: IntegrityError) -> Taken:
+    """What the database says is taken already. Anything else is a fault, and raised as it is."""
+    constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
+    if "external_id" in constraint:
+        return Taken("another one has that external_id")
+    if getattr(error.__cause__, "sqlstate", None) == "23505":
+        return Taken("it is taken")
+    raise error
