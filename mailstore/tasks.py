@@ -6,7 +6,7 @@ from typing import Final
 from celery import shared_task
 from django.conf import settings
 
-from mailstore import configured, forwarding, purging, refusals
+from mailstore import configured, forwarding, notices, purging, refusals
 from mailstore.importing import jobs
 
 LONGEST: Final = timedelta(minutes=4)
@@ -72,3 +72,9 @@ def imports() -> None:
     for job_id in jobs.due(config.most):
         run_import.apply_async((job_id,), expires=60)
     jobs.tidy(config.uploads)
+
+
+@shared_task
+def tell_of_quotas() -> None:
+    """Tell by mail whose room for mail is used up, or soon will be."""
+    notices.tell(hostname=settings.MAILHOST_HOSTNAME)
