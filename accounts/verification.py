@@ -36,7 +36,7 @@ _BATCH: Final = 100
 _CLAIM = """
 UPDATE accounts_domain SET checked_at = now() WHERE id IN (
     SELECT id FROM accounts_domain
-    WHERE CASE
+    WHERE closed_at IS NULL AND CASE
         WHEN state = 'pending' THEN
             coalesce(checked_at, '-infinity')
                 <= now() - greatest(interval '2 minutes', least((now() - created_at) / 12, interval '12 hours'))
@@ -147,7 +147,9 @@ def _conclude(domain_id: int, token: str, finding: Finding, grace: timedelta) ->
     if finding is Finding.UNKNOWN:
         return
     with transaction.atomic():
-        found = Domain.objects.select_for_update(no_key=True).filter(pk=domain_id, verification_token=token)
+        found = Domain.objects.select_for_update(no_key=True).filter(
+            pk=domain_id, verification_token=token, closed_at=None
+        )
         domain = found.annotate(now=Now()).first()
         if domain is None:
             return

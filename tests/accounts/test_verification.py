@@ -12,7 +12,8 @@ from django.db import connection
 from django.db.models import F
 from django.test import override_settings
 
-from accounts import tasks, verification, webhooks
+from accounts import provisioning, tasks, verification, webhooks
+from accounts.database_roles import WORKER
 from accounts.models import AuditEvent, Domain, Event
 from accounts.verification import Config, Finding
 from tests.accounts.nameserver import NOTHING, NameServer, name_server
@@ -253,6 +254,22 @@ def test_the_task_asks_for_all_that_are_due(pending: Domain, globex: Customer, s
     with override_settings(MAILHOST_DNS_SERVERS=[("127.0.0.1", server.port)]):
         tasks.check_domains.apply().get()
     assert set(Domain.objects.values_list("state", flat=True)) == {"verified"}
+
+
+def test_the_workers_role_may_do_it_and_what_is_closed_is_left_alone(
+    pending: Domain, globex: Customer, server: NameServer
+) -> None:
+    Domain.objects.update(state="pending", checked_at=None)
+    provisioning.close_domain(globex.domain)
+    for domain in (pending, globex.domain):
+        server.records[domain.name] = [f'{domain.name} TXT "{text(domain)}"']
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {WORKER}")
+        try:
+            assert verification.check_due(config(server)) == 1
+        finally:
+            cursor.execute("RESET ROLE")
+    assert dict(Domain.objects.values_list("name", "state")) == {"acme.test": "verified", "globex.test": "pending"}
 
 
 # --- manage.py verifydomain ----------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from accounts import endpoint, events, outside, sending, tasks, webhooks
+from accounts import endpoint, events, outside, sending, tasks, tidying, webhooks
+from accounts.database_roles import WORKER
 from accounts.endpoint import Config
-from accounts.models import AuditEvent, Event, Reseller, Webhook, WebhookDelivery
+from accounts.models import AuditEvent, Event, IdempotencyKey, Reseller, Webhook, WebhookDelivery
 from accounts.provisioning import BadValue
 from tests.accounts.receiver import Receiver, Request, drip, flood, garbage, hang_up, receiver
 from tests.fixtures import Customer
@@ -293,6 +294,29 @@ def test_what_the_queue_lost_is_found(acme: Customer, hook: Receiver) -> None:
     with override_settings(MAILHOST_PRIVATE_TARGETS=True):
         tasks.send_webhooks.apply().get()
     assert len(hook.requests) == 1
+
+
+def test_the_workers_role_may_send_and_tidy(acme: Customer, hook: Receiver) -> None:
+    add(acme, hook.url)
+    emit(acme)
+    emit(acme)
+    hook.answers = [200, 410]
+    Event.objects.update(created_at=Now() - timedelta(days=31))
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {WORKER}")
+        try:
+            assert send() == 1
+            assert tidying.tidy() == 2
+        finally:
+            cursor.execute("RESET ROLE")
+
+
+def test_answers_to_repeated_requests_are_kept_for_a_day(db: None) -> None:
+    for key, age in (("old", timedelta(hours=25)), ("new", timedelta(hours=23))):
+        IdempotencyKey.objects.create(principal="token 1", key=key, digest=b"", status=201, body=b"")
+        IdempotencyKey.objects.filter(key=key).update(created_at=Now() - age)
+    assert tidying.tidy() == 1
+    assert IdempotencyKey.objects.get().key == "new"
 
 
 # --- Where nothing is sent -----------------------------------------------------------------------------------------
