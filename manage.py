@@ -20,6 +20,7 @@ WITHOUT_SERVERS = {
     "makemigrations",
     "startapp",
     "version",
+    "writedocs",
 }
 
 

@@ -15,12 +15,12 @@ def address_of(request: HttpRequest, *, proxies: Collection[Network]) -> Address
     Each proxy adds whom it talks to at the end of `X-Forwarded-For`: the last address that is none of `proxies` is the
     client's. What stands before it, anybody may have written.
     """
-    address = _parsed(request.META.get("REMOTE_ADDR", ""))
+    address = parsed(request.META.get("REMOTE_ADDR", ""))
     said = request.META.get("HTTP_X_FORWARDED_FOR", "")
     for text in reversed(said.split(",")) if said else ():
         if address is None or not _is_within(address, proxies):
             break
-        before = _parsed(text)
+        before = parsed(text)
         if before is None:
             break
         address = before
@@ -36,7 +36,8 @@ def _is_within(address: Address, networks: Collection[Network]) -> bool:
     return any(address in network for network in networks if network.version == address.version)
 
 
-def _parsed(text: str) -> Address | None:
+def parsed(text: str) -> Address | None:
+    """An address as text; None if it is none. One of IPv4 within IPv6 is one of IPv4."""
     try:
         address = ip_address(text.strip())
     except ValueError:

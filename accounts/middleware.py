@@ -6,7 +6,7 @@ from typing import Final
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from accounts import clients, principals, scope
+from accounts import clients, scope
 from accounts.principals import Through
 
 SCOPED: Final[dict[str, Through]] = {"/admin/": "admin"}
@@ -29,7 +29,7 @@ class WithinScope:
         return self._get_response(request)
 
     def _answer(self, request: HttpRequest, through: Through) -> HttpResponseBase:
-        principal = principals.of(request.user)
+        principal = scope.principal_of(request.user)
         if principal is not None:
             address = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES)
             principal = principal.via(through, address)

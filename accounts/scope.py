@@ -55,6 +55,12 @@ def whole_host() -> Iterator[None]:
         yield
 
 
+def principal_of(user: Any) -> Principal | None:
+    """What somebody who has signed in is; found out before there is a scope for him."""
+    with whole_host():
+        return principals.of(user)
+
+
 def attempt(principal: Principal | None, answer: Callable[[], T], *, keeps: Callable[[T], bool]) -> T:
     """What `answer` gives, in the scope of `principal`. Unless that `keeps` what was done, nothing was."""
     try:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from django.db import models
+from django.db.models import Q
 
 from accounts import principals
 
@@ -33,7 +34,10 @@ class TenantQuerySet(models.QuerySet[M]):
         if principal.tenant_id is not None:
             return self.filter(tenant_id=principal.tenant_id)
         if principal.reseller_id is not None:
-            return self.filter(tenant_id__in=principals.tenants_of(principal.reseller_id))
+            of_tenants = Q(tenant_id__in=principals.tenants_of(principal.reseller_id))
+            if hasattr(self.model, "reseller_id"):
+                return self.filter(of_tenants | Q(tenant_id=None, reseller_id=principal.reseller_id))
+            return self.filter(of_tenants)
         return self
 
 

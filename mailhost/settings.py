@@ -144,6 +144,7 @@ MAILHOST_DNS_SERVERS = env.read("MAILHOST_DNS_SERVERS", "", env.name_servers)
 
 MAILHOST_RETENTION = env.read("MAILHOST_RETENTION", "14d", env.duration)
 MAILHOST_SESSION_HISTORY = env.read("MAILHOST_SESSION_HISTORY", "400d", env.duration)
+MAILHOST_IDEMPOTENCY_LIFE = env.read("MAILHOST_IDEMPOTENCY_LIFE", "24h", env.interval)
 MAILHOST_LEDGER_LIFE = env.read("MAILHOST_LEDGER_LIFE", "8d", env.duration)
 MAILHOST_PURGE_INTERVAL = env.read("MAILHOST_PURGE_INTERVAL", "5m", env.interval)
 # A listener that has not renewed its heartbeat for this long has lost its maildrops (mailstore/presence.py).
@@ -165,6 +166,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "drf_spectacular_sidecar",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "mailhost",
@@ -230,6 +232,25 @@ STATIC_ROOT = MAILHOST_DATA / "static"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 SESSION_COOKIE_HTTPONLY = True
+REST_FRAMEWORK = {
+    "DEFAULT_SCHEMA_CLASS": "accounts.api.schema.Schema",
+    "EXCEPTION_HANDLER": "accounts.api.problems.handler",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["accounts.api.parsers.Json"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],  # a view that is no `Resource` is closed
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Mailhost",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "accounts.api.schema.complete"],
+}
 X_FRAME_OPTIONS = "DENY"
 
 # --- Celery: small, repeatable tasks, driven from the database (docs/architecture.md) --------------

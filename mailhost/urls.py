@@ -1,9 +1,14 @@
 """The addresses of the web side."""
 
+from typing import Any
+
 from django.contrib import admin
-from django.http import HttpResponse
-from django.urls import path
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path, re_path
+from django.views import defaults
 from django.views.generic import RedirectView
+
+from accounts.api import pages, problems
 
 admin.site.site_header = admin.site.site_title = "Mailhost"
 admin.site.site_url = None  # there is no other site to view
@@ -13,4 +18,28 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("favicon.ico", lambda request: HttpResponse(status=204)),  # there is none, and browsers always ask
     path("admin/", admin.site.urls),
+    path("api/openapi.json", pages.description),
+    path("api/docs/", pages.docs),
+    path("api/problems/", pages.problems),
+    path("api/problems/<slug:code>/", pages.problem),
+    path("api/v1/", include("accounts.api.urls")),
+    re_path("^api/", problems.unknown_address),
 ]
+
+
+def _told(default: Any, code: str) -> Any:
+    """How a request that failed outside of any view of the API is answered: below /api/ with a problem document."""
+
+    def handler(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.path.startswith("/api/"):
+            return problems.Problem(code).answer()
+        answer: HttpResponse = default(request, *args, **kwargs)
+        return answer
+
+    return handler
+
+
+handler400 = _told(defaults.bad_request, "bad-request")
+handler403 = _told(defaults.permission_denied, "not-allowed")
+handler404 = _told(defaults.page_not_found, "not-found")
+handler500 = _told(defaults.server_error, "fault")

@@ -1,0 +1,1 @@
+"""The REST API: what all its resources stand on, and those of who has mail."""

@@ -1,0 +1,80 @@
+"""Carrying a request out once, however often it comes: the answer is kept in the transaction that it tells of."""
+
+import base64
+import hashlib
+import hmac
+import re
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from cryptography.fernet import Fernet
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from accounts.api.problems import Problem
+from accounts.models import IdempotencyKey
+from accounts.principals import Principal
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_KEPT: Final = ("Content-Type", "Location", "ETag")  # headers
+
+
+class Claim(NamedTuple):
+    """The right to carry a request out."""
+
+    row: IdempotencyKey
+    box: Fernet
+
+
+def claim(request: HttpRequest, principal: Principal) -> Claim | HttpResponse | None:
+    """The right to carry this request out; the answer that it was given before; or None for one without a key.
+
+    Belongs into the transaction of the request. Waits for one with the same key that is being carried out. Raises
+    `Problem`.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise Problem("bad-idempotency-key")
+    whose = f"token {principal.token_id}" if principal.token_id else f"user {principal.user_id}"
+    box = _box(whose, key)
+    said = f"{request.method} {request.get_full_path()}\n".encode() + request.body
+    row = IdempotencyKey(principal=whose, key=key, digest=hashlib.sha256(said).digest(), status=0, body=b"")
+    IdempotencyKey.objects.bulk_create([row], ignore_conflicts=True)  # waits for whoever inserts the same
+    kept = IdempotencyKey.objects.get(principal=whose, key=key)
+    if not kept.status:
+        return Claim(kept, box)
+    if not hmac.compare_digest(bytes(kept.digest), row.digest):
+        raise Problem("idempotency-key-reused")
+    answer = HttpResponse(box.decrypt(bytes(kept.body)), status=kept.status, headers=kept.headers)
+    answer["Idempotent-Replayed"] = "true"
+    return answer
+
+
+def keep(claim: Claim, answer: HttpResponse) -> None:
+    """Keep the answer for whoever sends the request again.
+
+    It may hold a password that is shown once: it is sealed with a key that stands in no database.
+    """
+    IdempotencyKey.objects.filter(pk=claim.row.pk).update(
+        status=answer.status_code,
+        headers={name: answer[name] for name in _KEPT if name in answer},
+        body=claim.box.encrypt(answer.content),
+    )
+
+
+def is_kept(answer: HttpResponse) -> bool:
+    """Whether the request would be answered like that again: not where it was not carried out for another reason."""
+    return answer.status_code < 500 and answer.status_code not in (401, 429)
+
+
+def forget(*, before: datetime) -> int:
+    """Forget the answers from before then. Returns how many."""
+    forgotten, _ = IdempotencyKey.objects.filter(created_at__lt=before).delete()
+    return forgotten
+
+
+def _box(whose: str, key: str) -> Fernet:
+    secret = hmac.digest(settings.SECRET_KEY.encode(), f"idempotency\0{whose}\0{key}".encode(), "sha256")
+    return Fernet(base64.urlsafe_b64encode(secret))

@@ -1,0 +1,211 @@
+"""The API's own description (OpenAPI 3.1): what each operation has besides what its view says."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.openapi import AutoSchema
+
+from accounts import permissions
+from accounts.api.problems import KINDS, MEDIA_TYPE, TYPES
+from accounts.models import Role
+
+if TYPE_CHECKING:
+    from accounts.api.views import Resource
+
+_ABOUT: Final = """\
+Manages who has mail. Ask with `Authorization: Bearer` and a token, or from the admin with its session.
+
+* **Names** in addresses come in any spelling: `AN@Example.TEST` is `an@example.test`.
+* **Lists** come in pages: pass `next` as `cursor`. `fields=` selects what is shown.
+* **Retries** are safe: `PUT` and `DELETE` by themselves, `POST` with an `Idempotency-Key` of your own. The same key and
+  body get the same answer for a day.
+* **Writes** take `If-Match` with the ETag that you saw, and answer 412 if it was changed meanwhile. The ETag's first
+  part stands for what can be written; mail that arrives does not change it.
+* **Dry runs**: with `dry_run=true` a write answers what it would do, and does nothing.
+* **Failures** are problem documents (RFC 9457) with a `code` that never changes. What is not yours does not exist: 404.
+"""
+
+_ALWAYS: Final = (400, 401, 403, 406, 429, 503)
+_OF_NAMES: Final = (404,)
+_OF_WRITES: Final = (409, 411, 412, 413, 415, 422)
+
+
+@cache
+def as_json() -> str:
+    """The description, as it is served and as it is committed (docs/openapi.json)."""
+    schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+class Schema(AutoSchema):
+    """An operation of a `Resource`, with its scope, its headers and how it fails."""
+
+    method_mapping = {**AutoSchema.method_mapping, "put": "put"}
+
+    def get_auth(self) -> list[dict[str, Any]]:
+        return [{"token": []}, {"session": []}]
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> Any:
+        operation = super().get_operation(*args, **kwargs)
+        if operation is None:
+            return None
+        is_write = self.method != "GET"
+        self._say_who_may(operation)
+        parameters = operation.setdefault("parameters", [])
+        if is_write:
+            parameters.append(_ref("parameters", "DryRun"))
+            if self.method == "POST":
+                parameters.append(_ref("parameters", "IdempotencyKey"))
+            if self.method != "POST":
+                parameters.append(_ref("parameters", "IfMatch"))
+        else:
+            parameters.append(_ref("parameters", "Fields"))
+            if "{" in self.path:
+                parameters.append(_ref("parameters", "IfNoneMatch"))
+        self._say_how_it_ends(operation["responses"], is_write=is_write)
+        return operation
+
+    def _say_who_may(self, operation: dict[str, Any]) -> None:
+        view = cast("Resource", self.view)
+        roles = permissions.TABLE[view.resource][view.verb]
+        scope = permissions.scope_of(view.resource, view.verb)
+        who = ", ".join(role.value for role in Role if role in roles)
+        said = operation.get("description", "")
+        operation["description"] = f"{said}\n\nRoles: {who}. Scope: `{scope}`.".strip()
+
+    def _say_how_it_ends(self, responses: dict[str, Any], *, is_write: bool) -> None:
+        for code, response in responses.items():
+            if code.startswith("2") and ("{" in self.path or self.method == "POST") and "content" in response:
+                response.setdefault("headers", {})["ETag"] = _ref("headers", "ETag")
+        if is_write:
+            _or_dry_run(responses)
+        elif "{" in self.path:
+            responses["304"] = {"description": "As you have it."}
+        statuses = (
+            *_ALWAYS,
+            *(_OF_NAMES if "{" in self.path or is_write else ()),
+            *(_OF_WRITES if is_write else ()),
+        )
+        for status in statuses:
+            responses[str(status)] = _ref("responses", f"Problem{status}")
+        ordered = sorted(responses.items())
+        responses.clear()
+        responses.update(ordered)
+
+
+def complete(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """A hook of drf-spectacular: add what operations refer to."""
+    result["info"]["description"] = _ABOUT
+    components = result.setdefault("components", {})
+    for kind, more in _COMPONENTS.items():
+        components[kind] = dict(sorted({**components.get(kind, {}), **more}.items()))
+    return result
+
+
+def _ref(kind: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _or_dry_run(responses: dict[str, Any]) -> None:
+    shown = responses.setdefault("200", {"description": "With `dry_run=true`: what would happen."})
+    media = shown.setdefault("content", {}).setdefault("application/json", {})
+    schema = media.get("schema")
+    media["schema"] = {"anyOf": [schema, _ref("schemas", "DryRun")]} if schema else _ref("schemas", "DryRun")
+    shown["description"] = shown.get("description") or "Done; or, with `dry_run=true`, what would happen."
+
+
+def _problems(status: int) -> dict[str, Any]:
+    codes = [code for code, kind in KINDS.items() if kind.status == status]
+    examples = {
+        code: {
+            "value": {
+                "type": f"{TYPES}{code}/",
+                "title": KINDS[code].title,
+                "status": status,
+                "code": code,
+                **({"detail": KINDS[code].advice} if KINDS[code].advice else {}),
+            }
+        }
+        for code in codes
+    }
+    response: dict[str, Any] = {
+        "description": "; ".join(KINDS[code].title for code in codes) + ".",
+        "content": {MEDIA_TYPE: {"schema": _ref("schemas", "Problem"), "examples": examples}},
+    }
+    if status in (429, 503):
+        response["headers"] = {
+            "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+        }
+    if status == 401:
+        response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return response
+
+
+def _query(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+
+
+_COMPONENTS: Final[dict[str, dict[str, Any]]] = {
+    "securitySchemes": {
+        "token": {"type": "http", "scheme": "bearer", "description": "An API token: mh_…"},
+        "session": {"type": "apiKey", "in": "cookie", "name": "sessionid", "description": "Signed in to the admin."},
+    },
+    "parameters": {
+        "DryRun": _query("dry_run", "Only say what would happen.", {"type": "boolean", "default": False}),
+        "Fields": _query("fields", "Show these fields only, separated by commas.", {"type": "string"}),
+        "IdempotencyKey": _header("Idempotency-Key", "Yours: a retry with it gets the first answer again."),
+        "IfMatch": _header("If-Match", "The ETag that you saw: 412 if it was changed meanwhile."),
+        "IfNoneMatch": _header("If-None-Match", "The ETag that you have: 304 if it is still so."),
+    },
+    "headers": {
+        "ETag": {"description": "Stands for what is shown.", "schema": {"type": "string"}},
+    },
+    "responses": {f"Problem{status}": _problems(status) for status in {kind.status for kind in KINDS.values()}},
+    "schemas": {
+        "Problem": {
+            "type": "object",
+            "description": "What went wrong (RFC 9457).",
+            "required": ["type", "title", "status", "code"],
+            "properties": {
+                "type": {"type": "string", "description": "Explains the code."},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "code": {"type": "string", "enum": sorted(KINDS)},
+                "detail": {"type": "string", "description": "What is wrong this time, or what to do."},
+                "errors": {"type": "array", "items": {"$ref": "#/components/schemas/FieldError"}},
+            },
+        },
+        "FieldError": {
+            "type": "object",
+            "required": ["field", "code", "detail"],
+            "properties": {
+                "field": {"type": "string", "description": "Its path in the body, or a parameter."},
+                "code": {"type": "string"},
+                "detail": {"type": "string"},
+            },
+        },
+        "DryRun": {
+            "type": "object",
+            "required": ["dry_run", "would"],
+            "properties": {
+                "dry_run": {"type": "boolean", "const": True},
+                "would": {
+                    "type": "object",
+                    "required": ["action", "summary", "counts"],
+                    "properties": {
+                        "action": {"type": "string"},
+                        "summary": {"type": "string", "examples": ["closes 3 mailboxes, 4.1 GB in 812 messages"]},
+                        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+                    },
+                },
+            },
+        },
+    },
+}

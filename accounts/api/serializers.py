@@ -1,0 +1,36 @@
+"""What goes in and out: bodies in which every field is known, and fields of ours."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+
+class Strict(serializers.Serializer[Any]):
+    """A body in which a field that is not known is a mistake, and not passed over."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Raises `ValidationError`."""
+        if isinstance(data, dict):
+            known = {name for name, field in self.fields.items() if not field.read_only}
+            if unknown := {str(name) for name in data} - known:
+                raise serializers.ValidationError(
+                    {name: [serializers.ErrorDetail("There is no such field.", "unknown-field")] for name in unknown}
+                )
+        return super().to_internal_value(data)
+
+
+class Text(serializers.CharField):
+    """A string, and nothing that could be made one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """Raises `ValidationError`."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Network(Text):
+    """A network such as 192.0.2.0/24."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=43, **options)

@@ -1,0 +1,182 @@
+"""Who may do what: the one table, for API and admin alike. What exists for whom is `visible_to`'s to say.
+
+`docs/roles.md` is made from it.
+"""
+
+from typing import Final
+
+from accounts.models import Role
+from accounts.principals import Principal
+
+_OPERATOR: Final = frozenset({Role.OPERATOR})
+_RESELLER: Final = _OPERATOR | {Role.RESELLER}
+_TENANT: Final = _RESELLER | {Role.TENANT_ADMIN}
+_DOMAIN: Final = _TENANT | {Role.DOMAIN_ADMIN}
+_SUPPORT: Final = _DOMAIN | {Role.SUPPORT}
+_EVERYBODY: Final = _SUPPORT | {Role.MEMBER}
+
+TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
+    "resellers": {
+        "read": _RESELLER,
+        "create": _OPERATOR,
+        "change": _OPERATOR,
+        "delete": _OPERATOR,
+        "limits": _OPERATOR,
+    },
+    "tenants": {
+        "read": _SUPPORT,
+        "create": _RESELLER,
+        "change": _TENANT,
+        "delete": _RESELLER,
+        "limits": _RESELLER,
+    },
+    "domains": {
+        "read": _SUPPORT,
+        "create": _TENANT,
+        "change": _TENANT,
+        "delete": _TENANT,
+        "check": _DOMAIN,
+        "verify": _OPERATOR,
+        "move": _RESELLER,
+        "limits": _RESELLER,
+    },
+    "mailboxes": {
+        "read": _EVERYBODY,
+        "create": _DOMAIN,
+        "change": _DOMAIN,
+        "password": _DOMAIN,
+        "delete": _DOMAIN,
+        "reopen": _DOMAIN,
+        "erase": _TENANT,
+        "hold": _TENANT,
+        "import": _DOMAIN,
+        "export": _TENANT | {Role.MEMBER},
+    },
+    "aliases": {
+        "read": _SUPPORT,
+        "create": _DOMAIN,
+        "change": _DOMAIN,
+        "delete": _DOMAIN,
+    },
+    "app-passwords": {
+        "read": _DOMAIN | {Role.MEMBER},
+        "create": _DOMAIN | {Role.MEMBER},
+        "delete": _DOMAIN | {Role.MEMBER},
+    },
+    "messages": {
+        "read": _EVERYBODY,
+        "content": _TENANT | {Role.MEMBER},
+        "deliver": _TENANT,
+        "expunge": _DOMAIN | {Role.MEMBER},
+        "restore": _EVERYBODY,
+    },
+    "sessions": {
+        "read": _EVERYBODY,
+        "end": _EVERYBODY,
+    },
+    "logins": {
+        "read": _TENANT | {Role.SUPPORT},
+        "create": _TENANT,
+        "change": _TENANT,
+        "password": _TENANT,
+        "delete": _TENANT,
+    },
+    "tokens": {
+        "read": _TENANT,
+        "create": _TENANT,
+        "rotate": _TENANT,
+        "delete": _TENANT,
+    },
+    "webhooks": {
+        "read": _TENANT,
+        "create": _TENANT,
+        "change": _TENANT,
+        "delete": _TENANT,
+        "replay": _TENANT,
+    },
+    "audit-events": {
+        "read": _SUPPORT,
+        "export": _TENANT,
+    },
+    "usage": {
+        "read": _SUPPORT,
+    },
+    "listeners": {
+        "read": _OPERATOR,
+    },
+}
+"""By resource and verb, the roles that may; each in what exists for it, and nobody beyond."""
+
+_READING: Final = frozenset({"read", "content", "export"})
+
+SCOPES: Final = tuple(
+    f"{resource}:{kind}"
+    for resource, verbs in TABLE.items()
+    for kind in ("read", "write")
+    if kind == "read" or not verbs.keys() <= _READING
+)
+"""What a token can be given: some of what its role may."""
+
+
+class NotAllowed(Exception):
+    """Whoever asks may see it, and not do that; the text says what is missing."""
+
+
+def scope_of(resource: str, verb: str) -> str:
+    """The scope that a token needs for it."""
+    return f"{resource}:{'read' if verb in _READING else 'write'}"
+
+
+def scopes_of(role: str) -> frozenset[str]:
+    """All scopes with which this role may do anything."""
+    return frozenset(
+        scope_of(resource, verb) for resource, verbs in TABLE.items() for verb, roles in verbs.items() if role in roles
+    )
+
+
+def may(principal: Principal, resource: str, verb: str) -> bool:
+    """Whether it may do that to what exists for it."""
+    try:
+        check(principal, resource, verb)
+    except NotAllowed:
+        return False
+    return True
+
+
+def check(principal: Principal, resource: str, verb: str) -> None:
+    """Raises `NotAllowed`."""
+    if principal.role not in TABLE[resource][verb]:
+        raise NotAllowed(f"the role {principal.role} may not do that ({resource}: {verb})")
+    if principal.scopes is not None and (scope := scope_of(resource, verb)) not in principal.scopes:
+        raise NotAllowed(f"the token does not have the scope {scope}")
+
+
+def as_markdown() -> str:
+    """The table for people: docs/roles.md."""
+    lines = [_ABOUT, f"| | {' | '.join(role.value for role in Role)} | scope |", "|---" * (len(Role) + 2) + "|"]
+    for resource, verbs in TABLE.items():
+        lines.append(f"| **{resource}** |{' |' * (len(Role) + 1)}")
+        for verb, roles in verbs.items():
+            marks = " | ".join("yes" if role in roles else "–" for role in Role)
+            lines.append(f"| {verb} | {marks} | `{scope_of(resource, verb)}` |")
+    return "\n".join(lines) + "\n"
+
+
+_ABOUT = """\
+# Roles
+
+Who may do what, in what exists for them. Made from `accounts/permissions.py` by `manage.py writedocs`; the API and the
+admin ask the same table.
+
+| role | what exists for it |
+|---|---|
+| operator | the whole host |
+| reseller | its tenants, with all that is in them |
+| tenant-admin | its tenant |
+| domain-admin | the domains it looks after, with their mailboxes and aliases |
+| support | its tenant, its reseller's tenants, or the host: to read, to restore messages, to end sessions |
+| member | its own mailbox |
+
+What does not exist for somebody is answered with 404. What exists, and may not be done, with 403 and the code
+`not-allowed`. A token may do what its role may, as far as it was given the scope.
+"""
