@@ -32,7 +32,7 @@ def delivery() -> Delivery:
     return Delivery(
         subaddress="" if settings.MAILHOST_SUBADDRESS == "none" else settings.MAILHOST_SUBADDRESS,
         default_domain=settings.MAILHOST_DEFAULT_DOMAIN,
-        unverified=getattr(settings, "MAILHOST_UNVERIFIED_DOMAINS", "receive"),
+        unverified=settings.MAILHOST_UNVERIFIED_DOMAINS,
         for_now=for_now,
         forward_key=forward_key() if settings.MAILHOST_FORWARD_SMTP else None,
         role=LISTENER,  # also where the process itself works as one that sees less

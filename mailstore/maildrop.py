@@ -328,9 +328,10 @@ class Maildrops:
         redis_url: str,
         secret: bytes,
         throttled: bool,
+        role: str | None = None,
     ) -> None:
-        self.pool = Pool(size=connections)
-        self.presence = Presence(kind="pop3", ttl=listener_ttl, look=self._look)
+        self.pool = Pool(size=connections, role=role)
+        self.presence = Presence(kind="pop3", ttl=listener_ttl, look=self._look, role=role)
         self.room = ALL_READ_AHEAD  # that is left
         self._passwords = Passwords()
         self._throttle = Throttle(redis_url=redis_url, secret=secret, enabled=throttled)

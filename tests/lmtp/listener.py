@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import uvloop
 
+from accounts.database_roles import LISTENER
 from accounts.models import Mailbox
 from lmtp.backend import Server, Terms
 from lmtp.session import Config as SessionConfig
@@ -47,10 +48,14 @@ class Listener:
         subaddress: str = "+",
         default_domain: str = "acme.test",
     ) -> None:
-        self.deliveries = Watched(connections=connections, subaddress=subaddress, default_domain=default_domain)
+        self.deliveries = Watched(
+            connections=connections, subaddress=subaddress, default_domain=default_domain, role=LISTENER
+        )
         self.spools = tempfile.TemporaryDirectory()
         self.server = Server(
-            replace(terms, spool_directory=self.spools.name), self.deliveries, Presence(kind="lmtp", ttl=90)
+            replace(terms, spool_directory=self.spools.name),
+            self.deliveries,
+            Presence(kind="lmtp", ttl=90, role=LISTENER),
         )
         self.address: tuple[str, int] | str = path
         self._endpoint = Endpoint.parse(path or "127.0.0.1:0")

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from typing import Any
 
 from accounts.models import Mailbox
 from mailstore.delivery import Outcome, deliver_now
@@ -14,8 +15,10 @@ def text(subject: str = "hello", *, body: str = "hello\r\n", queue_id: str = "")
     return f"{received}From: Binh <binh@elsewhere.test>\r\nSubject: {subject}\r\n\r\n{body}".encode()
 
 
-def deliver(message: bytes, *to: Mailbox | str, reverse_path: str = "binh@elsewhere.test") -> list[object]:
-    """Deliver, and return the outcome for each."""
+def deliver(
+    message: bytes, *to: Mailbox | str, reverse_path: str = "binh@elsewhere.test", **options: Any
+) -> list[object]:
+    """Deliver, and return the outcome for each. `options` are `deliver_now`'s."""
     return list(
         deliver_now(
             io.BytesIO(message),
@@ -24,6 +27,7 @@ def deliver(message: bytes, *to: Mailbox | str, reverse_path: str = "binh@elsewh
             limit=100_000_000,
             subaddress="+",
             default_domain="example.test",
+            **options,
         )
     )
 

@@ -15,6 +15,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections
 
 from accounts import provisioning
+from accounts.database_roles import LISTENER
 from accounts.models import Mailbox
 from mailstore import database, drift, retention
 from mailstore.database import Unavailable
@@ -67,7 +68,9 @@ async def nothing_drifts(transactional_db: None) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def deliveries(transactional_db: None) -> AsyncIterator[Deliveries]:
-    deliveries = Deliveries(connections=8, subaddress="+", default_domain="acme.test")
+    deliveries = Deliveries(
+        connections=8, subaddress="+", default_domain="acme.test", forward_key=b"key", role=LISTENER
+    )
     await deliveries.start()
     yield deliveries
     await deliveries.stop()

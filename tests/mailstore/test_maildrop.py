@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from accounts import provisioning
 from accounts.authentication import Proof
+from accounts.database_roles import LISTENER
 from accounts.models import KnownNetwork, Mailbox
 from mailstore import database, retention
 from mailstore.database import Unavailable
@@ -38,6 +39,7 @@ def orm(function: Callable[[], T]) -> Awaitable[T]:
 
 def maildrops_of_a_process(*, ttl: float = 90.0) -> Maildrops:
     return Maildrops(
+        role=LISTENER,
         connections=4,
         listener_ttl=ttl,
         default_domain="acme.test",

@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from accounts.database_roles import LISTENER
 from mailhost import tls
 from mailhost.lineserver import Config, ListenError, TLSError, TLSFiles, serve
 from mailstore.maildrop import Maildrops
@@ -43,6 +44,7 @@ class Command(BaseCommand):
                 redis_url=settings.REDIS_URL,
                 secret=hashlib.sha256(b"throttle" + settings.SECRET_KEY.encode()).digest(),
                 throttled=settings.MAILHOST_THROTTLE,
+                role=LISTENER,
             )
             return Server(terms, maildrops)
 
