@@ -4,7 +4,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -103,4 +103,4 @@ def _date(line: bytes) -> datetime | None:
         date = parsedate_to_datetime(found[1].decode("ascii", "replace"))
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return date if date.tzinfo else None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)  # RFC 4155

@@ -6,7 +6,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-Write = Callable[[bytes], None]
+Write = Callable[[bytes], object]
 
 
 class SourceError(Exception):
