@@ -4,6 +4,7 @@ import argparse
 import csv
 import getpass
 import os
+import re
 import signal
 import ssl
 import sys
@@ -34,6 +35,7 @@ from mailstore.spool import SpoolFull
 MOST_JOBS: Final = 6
 """Each has a connection to the database, and a process may have 8."""
 
+_HOST = re.compile(r"(?:\[(.+)\]|([^:]+))(?::([^:]*))?")
 _WAYS: Final = ("maildir", "mbox", "eml", "pop3", "imap")
 
 
@@ -268,12 +270,13 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 def _host(text: str, port: int) -> tuple[str, int]:
     """A host and its port: `pop.example.test`, `192.0.2.1:110`, `[2001:db8::1]:110`."""
-    host, separator, digits = text.rpartition(":")
-    if not separator or (host.count(":") and not host.startswith("[")):
-        host, digits = text, str(port)
-    if not digits.isdecimal() or not 0 < int(digits) < 65536:
+    found = _HOST.fullmatch(text)
+    if found is None:
+        return text, port  # an IPv6 address, or nothing that can be found
+    bracketed, name, digits = found.groups()
+    if digits is not None and not (digits.isdecimal() and 0 < int(digits) < 65536):
         raise Refused(f"{text!a} is no host with a port")
-    return host.removeprefix("[").removesuffix("]"), int(digits)
+    return bracketed or name, int(digits) if digits else port
 
 
 def _listed(options: dict[str, Any]) -> list[_Work]:
