@@ -85,7 +85,7 @@ class MessageAdmin(ReadOnly):
     @admin.action(permissions=["restore"], description="Restore to the maildrop")
     def restore(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
         try:
-            restored = retention.restore(queryset, by=_user(request))
+            restored, *_ = retention.restore(queryset, by=_user(request))
         except QuotaExceeded as refusal:
             self.message_user(request, f"Nothing was restored: {refusal}.", messages.ERROR)
         else:
@@ -93,7 +93,7 @@ class MessageAdmin(ReadOnly):
 
     @admin.action(permissions=["restore"], description="Remove from the maildrop")
     def remove(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
-        removed = retention.expunge(queryset, by=_user(request))
+        removed, *_ = retention.expunge(queryset, by=_user(request))
         self.message_user(request, f"Removed: {removed}. They can be restored until they are purged.", messages.SUCCESS)
 
     @admin.display(description="size")

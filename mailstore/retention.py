@@ -6,43 +6,74 @@ of their ids.
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from accounts import audit
 from accounts.models import Mailbox, User
 from mailstore import quota
-from mailstore.models import Message, MessageQuerySet
+from mailstore.models import MaildropSession, Message, MessageQuerySet
 
 log = logging.getLogger(__name__)
 
 
-def expunge(messages: QuerySet[Message], *, by: User | None) -> int:
+class Moved(NamedTuple):
+    """What came out of maildrops, or into them."""
+
+    messages: int = 0
+    octets: int = 0
+    mailboxes: int = 0
+
+    def and_of(self, mailbox: Mailbox, *, messages: int, octets: int, action: str) -> "Moved":
+        """With those of one more mailbox, of which the audit then tells."""
+        if not messages:
+            return self
+        audit.record(action, mailbox, detail={"messages": messages, "octets": octets})
+        return Moved(self.messages + messages, self.octets + octets, self.mailboxes + 1)
+
+
+def removed_in(session: MaildropSession) -> MessageQuerySet:
+    """The messages that a session removed: restored, they undo it."""
+    return Message.objects.filter(mailbox=session.mailbox_id, expunged_in=session.pk)
+
+
+def removed_since(mailbox: Mailbox, moment: datetime) -> MessageQuerySet:
+    """The messages that a mailbox had at that moment, and that were removed since.
+
+    Restored, they make its maildrop what it was then, with what came later.
+    """
+    return Message.objects.filter(mailbox=mailbox, delivered_at__lte=moment, expunged_at__gt=moment)
+
+
+def expunge(messages: QuerySet[Message], *, by: User | None) -> Moved:
     """Take messages out of their maildrops and quotas; until they are purged, `restore` undoes it.
 
-    Returns how many were there to be taken. `by` is who did it (None: whoever runs a command). A session that has
+    Returns what was there to be taken. `by` is who did it (None: whoever runs a command). A session that has
     one of them in its listing can still fetch it, and finds it gone at QUIT.
     """
-    expunged = 0
+    expunged = Moved()
     with transaction.atomic():
         for mailbox, chosen in _locked(messages):
             ids, octets = _lock(chosen.in_maildrop())
             Message.objects.filter(pk__in=ids).update(expunged_at=Now(), expunged_in=None, expunged_by=by)
             quota.refund(mailbox, octets=octets, messages=len(ids))
-            expunged += len(ids)
-    log.info("%s messages expunged by %s", expunged, _who(by))
+            expunged = expunged.and_of(mailbox, messages=len(ids), octets=octets, action="mailbox.messages_expunged")
+    log.info("%s messages expunged by %s", expunged.messages, _who(by))
     return expunged
 
 
-def restore(messages: QuerySet[Message], *, by: User | None) -> int:
+def restore(messages: QuerySet[Message], *, by: User | None) -> Moved:
     """Bring expunged messages back into their maildrops, as new ones.
 
     They get new unique-ids, in the order of the old ones, because a client that saw the old ones would skip them; and
-    nobody has fetched them yet. Returns how many came back: those that were purged meanwhile or whose mailbox is
+    nobody has fetched them yet. Returns what came back: those that were purged meanwhile or whose mailbox is
     closed do not. Raises `QuotaExceeded`, and restores none, if a mailbox has no room for its own.
     """
-    restored = 0
+    restored = Moved()
     with transaction.atomic():
         for mailbox, chosen in _locked(messages):
             ids, octets = _lock(chosen.expunged())
@@ -52,8 +83,8 @@ def restore(messages: QuerySet[Message], *, by: User | None) -> int:
             with connection.cursor() as cursor:
                 cursor.execute(_BRING_BACK, {"messages": ids, "next_uid": mailbox.next_uid})
             Mailbox.objects.filter(pk=mailbox.pk).update(next_uid=mailbox.next_uid + len(ids))
-            restored += len(ids)
-    log.info("%s messages restored by %s", restored, _who(by))
+            restored = restored.and_of(mailbox, messages=len(ids), octets=octets, action="mailbox.messages_restored")
+    log.info("%s messages restored by %s", restored.messages, _who(by))
     return restored
 
 

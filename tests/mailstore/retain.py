@@ -29,7 +29,7 @@ def fill(mailbox: Mailbox, *subjects: str) -> list[Message]:
 def expunge(*messages: Message, ago: timedelta) -> None:
     """Expunge messages, as if that had been some time ago."""
     found = Message.objects.filter(pk__in=[message.pk for message in messages])
-    assert retention.expunge(found, by=None) == len(messages)
+    assert retention.expunge(found, by=None).messages == len(messages)
     found.update(expunged_at=timezone.now() - ago)
 
 

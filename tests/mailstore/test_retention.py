@@ -41,7 +41,7 @@ def test_an_expunged_message_leaves_the_maildrop_and_the_quota(acme: Customer, g
     one, two = fill(acme.mailbox, "one", "two")
     fill(globex.mailbox, "other")
     operator = provisioning.add_staff("root@localhost", password=None, tenant=None)
-    assert retention.expunge(Message.objects.filter(pk=one.pk), by=operator) == 1
+    assert retention.expunge(Message.objects.filter(pk=one.pk), by=operator).messages == 1
     assert subjects(acme.mailbox) == ["two"]
     acme.mailbox.refresh_from_db()
     assert (acme.mailbox.used_octets, acme.mailbox.message_count) == (two.octets, 1)
@@ -53,9 +53,9 @@ def test_an_expunged_message_leaves_the_maildrop_and_the_quota(acme: Customer, g
 
 def test_what_is_expunged_already_is_not_expunged_again(acme: Customer) -> None:
     fill(acme.mailbox, "one", "two")
-    assert retention.expunge(Message.objects.filter(subject="one"), by=None) == 1
+    assert retention.expunge(Message.objects.filter(subject="one"), by=None).messages == 1
     before = Message.objects.get(subject="one").expunged_at
-    assert retention.expunge(Message.objects.all(), by=None) == 1
+    assert retention.expunge(Message.objects.all(), by=None).messages == 1
     assert Message.objects.get(subject="one").expunged_at == before
 
 
@@ -63,7 +63,7 @@ def test_exactly_the_chosen_messages_are_expunged(acme: Customer, globex: Custom
     fill(acme.mailbox, "one", "two")
     fill(globex.mailbox, "three", "four")
     chosen = Message.objects.in_maildrop().order_by("uid", "pk")[:2]
-    assert retention.expunge(chosen, by=None) == 2
+    assert retention.expunge(chosen, by=None).messages == 2
     assert (subjects(acme.mailbox), subjects(globex.mailbox)) == (["two"], ["four"])
 
 
@@ -76,7 +76,7 @@ def test_restored_messages_come_back_as_new_ones_in_their_old_order(acme: Custom
     Message.objects.update(first_fetched_at=timezone.now())
     retention.expunge(Message.objects.exclude(subject="four"), by=None)
     newest_first = Message.objects.filter(subject__in=["one", "three"]).order_by("-uid")
-    assert retention.restore(newest_first, by=None) == 2
+    assert retention.restore(newest_first, by=None).messages == 2
     assert subjects(acme.mailbox) == ["four", "one", "three"]
     _, one, three = Message.objects.in_maildrop(acme.mailbox).order_by("uid")
     assert not seen & {one.unique_id, three.unique_id}
@@ -105,7 +105,7 @@ def test_restoring_undoes_what_a_session_expunged(acme: Customer) -> None:
     )
     retention.expunge(Message.objects.all(), by=None)
     Message.objects.update(expunged_in=session, first_fetched_in=session)
-    assert retention.restore(Message.objects.filter(expunged_in=session.pk), by=None) == 1
+    assert retention.restore(Message.objects.filter(expunged_in=session.pk), by=None).messages == 1
     message.refresh_from_db()
     assert (message.expunged_in_id, message.first_fetched_in_id) == (None, None)
 
@@ -126,7 +126,7 @@ def test_messages_of_many_mailboxes_are_restored_together(acme: Customer, globex
     fill(acme.add("bystander"), "four")
     retention.expunge(Message.objects.all(), by=None)
     chosen = Message.objects.exclude(subject="four").order_by("-subject")[:3]
-    assert retention.restore(chosen, by=None) == 3
+    assert retention.restore(chosen, by=None).messages == 3
     assert (subjects(acme.mailbox), subjects(globex.mailbox)) == (["one", "two"], ["three"])
     assert Message.objects.get(subject="four").expunged_at is not None
 
@@ -153,14 +153,14 @@ def test_a_mailbox_over_its_quota_does_not_matter_if_none_of_its_messages_come_b
     fill(acme.mailbox, "one")
     retention.expunge(Message.objects.filter(mailbox=acme.mailbox), by=None)
     Mailbox.objects.filter(pk=full.pk).update(quota_octets=1)
-    assert retention.restore(Message.objects.all(), by=None) == 1
+    assert retention.restore(Message.objects.all(), by=None).messages == 1
 
 
 def test_nothing_comes_back_into_a_closed_mailbox(acme: Customer) -> None:
     fill(acme.mailbox, "one")
     retention.expunge(Message.objects.all(), by=None)
     provisioning.close_mailbox(acme.mailbox)
-    assert retention.restore(Message.objects.all(), by=None) == 0
+    assert retention.restore(Message.objects.all(), by=None).messages == 0
     assert subjects(acme.mailbox) == []
 
 
@@ -173,7 +173,7 @@ def test_a_purge_leaves_what_is_being_restored(acme: Customer) -> None:
 
     def restore() -> None:
         with transaction.atomic():
-            assert retention.restore(Message.objects.filter(subject="one"), by=None) == 1
+            assert retention.restore(Message.objects.filter(subject="one"), by=None).messages == 1
             restored.set()
             assert purged.wait(60)
         connection.close()
@@ -194,7 +194,7 @@ def test_what_was_purged_is_not_restored_and_not_counted(acme: Customer) -> None
     expunge(two, ago=13 * DAY)
     both = Message.objects.filter(pk__in=[one.pk, two.pk])
     assert purging.purge(KEEP).messages == 1
-    assert retention.restore(both, by=None) == 1
+    assert retention.restore(both, by=None).messages == 1
     assert subjects(acme.mailbox) == ["two"]
 
 
@@ -209,7 +209,8 @@ def test_each_message_is_either_restored_or_purged(acme: Customer, globex: Custo
 
     def restore(some: list[int]) -> int:
         return sum(
-            retention.restore(Message.objects.filter(pk__in=some[at : at + 4]), by=None) for at in range(0, 45, 4)
+            retention.restore(Message.objects.filter(pk__in=some[at : at + 4]), by=None).messages
+            for at in range(0, 45, 4)
         )
 
     restored_here, restored_there, gone_here, gone_there = at_once(
