@@ -45,12 +45,17 @@ class Unavailable(Exception):
     """The database cannot answer now; later it can. Never carries the reason: it is logged, not told."""
 
 
-def conninfo(*, role: str | None = None) -> str:
-    """The libpq connection string of Django's default database; `role` is the database's role to work as."""
+def conninfo(*, role: str | None = None, tenant_id: int | None = None) -> str:
+    """The libpq connection string of Django's default database; `role` is the database's role to work as.
+
+    The web's role sees the rows of the tenant `tenant_id`, and else none (`accounts.scope`).
+    """
     settings = connections["default"].settings_dict
     options: dict[str, Any] = {key: value for key, value in settings["OPTIONS"].items() if key != "pool"}
-    as_role = f"-c role={role}" if role else ""
-    options["options"] = f"{options.get('options', '')} {_LIMITS} {_PLANS} {_DURABLE} {as_role}".strip()
+    given = [options.get("options", ""), _LIMITS, _PLANS, _DURABLE]
+    given += [f"-c role={role}"] if role else []
+    given += [f"-c mailhost.tenants={{{tenant_id}}}"] if tenant_id else []
+    options["options"] = " ".join(given).strip()
     return make_conninfo(
         dbname=settings["NAME"],
         user=settings["USER"] or None,
@@ -69,9 +74,10 @@ class Pool:
     waits for the disk wants more of them: PostgreSQL writes the commits of all that wait in one go.
     """
 
-    def __init__(self, *, size: int, few: int = _FEW, role: str | None = None) -> None:
+    def __init__(self, *, size: int, few: int = _FEW, role: str | None = None, tenant_id: int | None = None) -> None:
         self._most = size
         self._role = role
+        self._tenant_id = tenant_id
         self._few = min(few, size)
         self._count = 0  # connections, also those that are being opened
         self._idle: list[Connection] = []  # the one used last is used next
@@ -178,7 +184,7 @@ class Pool:
             while True:
                 try:
                     connection = await AsyncConnection.connect(
-                        conninfo(role=self._role), autocommit=True, prepare_threshold=0
+                        conninfo(role=self._role, tenant_id=self._tenant_id), autocommit=True, prepare_threshold=0
                     )
                 except psycopg.OperationalError as error:
                     if not self._away:

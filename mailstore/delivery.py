@@ -392,7 +392,8 @@ class Deliveries:
     `subaddress` is what separates a subaddress from its local part where the domain does not say it (empty: nothing
     does); `default_domain` is where a bare `postmaster` belongs (RFC 5321 section 4.1.1.3); `for_now` are the outcomes
     after which the client is asked to come again. With a `forward_key` mail goes on to addresses outside, and bounces
-    come back (`mailstore.srs`); else it is deferred. `role` is the database's role to work as.
+    come back (`mailstore.srs`); else it is deferred. `role` is the database's role to work as, and `tenant_id` the only
+    tenant that it sees if it is the web's.
 
     An alias with several destinations has one reply for all of them (RFC 2033 section 4.2): while one of them may
     succeed later it is temporary, and the client's retry stores nothing twice (the ledger); else positive if one has
@@ -409,9 +410,10 @@ class Deliveries:
         for_now: Collection[Outcome] = FOR_NOW,
         forward_key: bytes | None = None,
         role: str | None = None,
+        tenant_id: int | None = None,
     ) -> None:
         # Each delivery waits for the disk. Measured where a commit takes 10 ms: 360 messages a second, not 215.
-        self._pool = Pool(size=connections, few=connections, role=role)
+        self._pool = Pool(size=connections, few=connections, role=role, tenant_id=tenant_id)
         # Neither large messages nor those who wait for a mailbox ever take all connections.
         self._large = asyncio.Semaphore(max(1, connections // 2))
         self._waiting = asyncio.Semaphore(max(1, connections // 4))
@@ -545,15 +547,22 @@ class Deliveries:
             raise Unavailable from None
 
     async def deliver(
-        self, spool: Spool, *, reverse_path: str, recipients: Sequence[Recipient], received: bytes
+        self,
+        spool: Spool,
+        *,
+        reverse_path: str,
+        recipients: Sequence[Recipient],
+        received: bytes,
+        retry: bytes | None = None,
     ) -> list[Outcome]:
         """Store what `spool` holds for each recipient; an outcome per recipient, in their order.
 
         What is `STORED` or `ALREADY` is committed when this returns, for each destination of the recipient. Everything
         else left nothing behind. `received` is the trace field of this hop, with its CRLF; the spool is finished.
+        `retry` is the same for a client's attempts to deliver one message, if the client says so; else its octets tell.
         Never raises for a fault of the store: that is an outcome.
         """
-        message = _Message(spool, reverse_path, received, self._forward_key)
+        message = _Message(spool, reverse_path, received, self._forward_key, retry)
         outcomes = await self._store(message, recipients)
         for recipient in recipients:
             for box in recipient.boxes:
@@ -637,14 +646,16 @@ class Deliveries:
 class _Message:
     """A message on its way into the store: what its statements need."""
 
-    def __init__(self, spool: Spool, reverse_path: str, received: bytes, forward_key: bytes | None) -> None:
+    def __init__(
+        self, spool: Spool, reverse_path: str, received: bytes, forward_key: bytes | None, retry: bytes | None
+    ) -> None:
         self.large = spool.octets > CHUNK_OCTETS
         self._spool = spool
         self._contents: set[int] = set()  # committed, of a large message
         self._forward_key = forward_key
         # Only a message that an MTA queued comes twice because an answer got lost: it begins with that MTA's trace.
         # Equal octets without one are two messages, and the salt makes them so; it still serves our own retry.
-        salt = b"" if spool.begins_with_received else os.urandom(16)
+        salt = retry or (b"" if spool.begins_with_received else os.urandom(16))
         look = headers.look(spool.head)
         self._parameters: dict[str, Any] = {
             "octets": spool.octets,
@@ -767,31 +778,50 @@ def deliver_now(
     `limit` is the largest message in octets; the others are as for `Deliveries`. Raises `mailstore.spool.TooLarge`,
     `Unavailable`.
     """
+    deliveries = Deliveries(
+        connections=1,
+        subaddress=subaddress,
+        default_domain=default_domain,
+        unverified=unverified,
+        for_now=for_now,
+        forward_key=forward_key,
+        role=role,
+    )
+    with Spool(limit=limit) as spool:
+        while octets := stream.read(CHUNK_OCTETS):
+            spool.write(octets)
+        spool.finish()
+        return deliver_spooled(spool, to=to, reverse_path=reverse_path, deliveries=deliveries)
+
+
+def deliver_spooled(
+    spool: Spool,
+    *,
+    to: Iterable[str],
+    reverse_path: str,
+    deliveries: Deliveries,
+    received: bytes = b"",
+    retry: bytes | None = None,
+    pretend: bool = False,
+) -> list[Outcome | Refused]:
+    """Deliver what `spool` holds as `deliver_now` does, by `deliveries` that nobody has started.
+
+    `received` and `retry` are as for `Deliveries.deliver`. To `pretend` stores nothing: `STORED` is then what is taken
+    as far as can be told. Raises `Unavailable`.
+    """
 
     async def deliver() -> list[Outcome | Refused]:
-        deliveries = Deliveries(
-            connections=1,
-            subaddress=subaddress,
-            default_domain=default_domain,
-            unverified=unverified,
-            for_now=for_now,
-            forward_key=forward_key,
-            role=role,
-        )
         await deliveries.start()
         try:
-            with Spool(limit=limit) as spool:
-                while octets := stream.read(CHUNK_OCTETS):
-                    spool.write(octets)
-                spool.finish()
-                found = await deliveries.find_all(list(to), reverse_path=reverse_path, octets=spool.octets)
-                recipients = [one for one in found if isinstance(one, Recipient)]
-                outcomes = iter(
-                    await deliveries.deliver(spool, reverse_path=reverse_path, recipients=recipients, received=b"")
-                    if recipients
-                    else ()
-                )
-                return [one if isinstance(one, Refused) else next(outcomes) for one in found]
+            found = await deliveries.find_all(list(to), reverse_path=reverse_path, octets=spool.octets)
+            recipients = [one for one in found if isinstance(one, Recipient)]
+            if pretend or not recipients:
+                return [one if isinstance(one, Refused) else Outcome.STORED for one in found]
+            stored = await deliveries.deliver(
+                spool, reverse_path=reverse_path, recipients=recipients, received=received, retry=retry
+            )
+            outcomes = iter(stored)
+            return [one if isinstance(one, Refused) else next(outcomes) for one in found]
         finally:
             await deliveries.stop()
 
