@@ -65,9 +65,11 @@ def emit(kind: str, *, tenant_id: int, domain: str = "", payload: Mapping[str, A
 
 
 def emit_many(happened: Iterable[Happened]) -> None:
-    """As `emit`, in one query for each tenant."""
+    """As `emit`, in one query for each tenant. Raises `KeyError` for what `KINDS` does not tell of."""
     by_tenant: dict[int, list[Happened]] = {}
     for one in happened:
+        if one.kind not in KINDS:
+            raise KeyError(one.kind)
         by_tenant.setdefault(one.tenant_id, []).append(one)
     told = 0
     with connection.cursor() as cursor:

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from accounts import addresses, audit, events, outside
 from accounts.models import Reseller, Tenant, Webhook, WebhookDelivery
+from accounts.principals import Who
 from accounts.provisioning import BadValue
 
 MOST: Final = 20
@@ -109,6 +110,14 @@ def remove(webhook: Webhook) -> None:
         audit.record("webhook.removed", webhook)
         WebhookDelivery.objects.filter(webhook_id=webhook.pk).delete()
         Webhook.objects.filter(pk=webhook.pk).delete()
+
+
+def deliveries_visible_to(who: Who) -> QuerySet[WebhookDelivery]:
+    """What was sent, or is to be, to webhooks that exist for `who`: a tenant's event goes to its reseller's and the
+    host's, too, and of those a tenant knows nothing.
+    """
+    found: QuerySet[WebhookDelivery] = WebhookDelivery.objects.visible_to(who)
+    return found.filter(webhook__in=Webhook.objects.visible_to(who))
 
 
 def replay(deliveries: QuerySet[WebhookDelivery]) -> int:

@@ -114,5 +114,10 @@ def test_a_transaction_says_go_once_and_only_if_there_is_something_to_send(
     assert (len(none), len(once)) == (0, 1)
 
 
+def test_a_kind_that_nobody_has_described_is_not_told(acme: Customer) -> None:
+    with pytest.raises(KeyError):
+        emit("mailbox.exploded", acme)
+
+
 def test_each_kind_fits_its_column() -> None:
     assert all(len(kind) <= 40 for kind in events.KINDS)

@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 import trustme
+from celery import Celery
+from django.conf import settings
 from django.db import connection
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from accounts import endpoint, events, outside, sending, tasks, tidying, webhooks
+from accounts import endpoint, events, outside, principals, sending, tasks, tidying, webhooks
 from accounts.database_roles import WORKER
 from accounts.endpoint import Config
-from accounts.models import AuditEvent, Event, IdempotencyKey, Reseller, Webhook, WebhookDelivery
+from accounts.models import AuditEvent, Event, IdempotencyKey, Reseller, User, Webhook, WebhookDelivery
 from accounts.provisioning import BadValue
+from mailhost.celery import app
 from tests.accounts.receiver import Receiver, Request, drip, flood, garbage, hang_up, receiver
 from tests.fixtures import Customer
 
@@ -296,6 +299,23 @@ def test_what_the_queue_lost_is_found(acme: Customer, hook: Receiver) -> None:
     assert len(hook.requests) == 1
 
 
+def test_a_queue_that_is_away_fails_nothing_and_keeps_nobody_waiting(
+    acme: Customer, hook: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(acme, hook.url)
+    with Celery("nobody", broker="redis://127.0.0.1:1/0") as nobody:
+        nobody.conf.broker_transport_options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+        nobody.set_current()
+        try:
+            began = time.monotonic()
+            emit(acme)
+        finally:
+            app.set_current()
+    assert time.monotonic() - began < 2
+    assert "Connection refused" in caplog.text
+    assert send() == 1
+
+
 def test_the_workers_role_may_send_and_tidy(acme: Customer, hook: Receiver) -> None:
     add(acme, hook.url)
     emit(acme)
@@ -436,6 +456,17 @@ def test_what_was_delivered_or_given_up_can_be_sent_again(acme: Customer, hook: 
     assert sorted(ids[:2]) == sorted(ids[2:])
     assert AuditEvent.objects.get(action="webhook.replayed").changes == {"deliveries": 2}
     assert webhooks.replay(found.none()) == 0
+
+
+def test_of_what_goes_to_others_webhooks_nothing_is_seen(acme: Customer, globex: Customer, boss: object) -> None:
+    mine, _ = add(acme, "https://mine.example.test/")
+    add(None, "https://hosts.example.test/")
+    add(globex, "https://theirs.example.test/")
+    emit(acme)
+    emit(globex)
+    admin = User.objects.get(email="boss@acme.test")
+    assert [one.webhook_id for one in webhooks.deliveries_visible_to(admin)] == [mine.pk]
+    assert webhooks.deliveries_visible_to(principals.SYSTEM).count() == 4
 
 
 # --- What becomes of it all ----------------------------------------------------------------------------------------
