@@ -113,6 +113,8 @@ class Endpoint:
             self._connection = None
 
     def _resolve(self) -> list[outside.Address]:
+        if self._url.scheme != "https" and not self._config.allow_private:
+            raise outside.Refused("its URL does not begin with https://")
         host, port = self._url.hostname or "", self._url.port or (443 if self._url.scheme == "https" else 80)
         return outside.resolve(host, port, allow_private=self._config.allow_private)
 

@@ -16,7 +16,8 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "tenant.created": _TENANT,
     "tenant.changed": _TENANT | {"fields": ["retention"]},
     "tenant.closed": _TENANT,
-    "tenant.warned": _TENANT | {"what": "octets", "used": 966367642, "limit": 1073741824, "percent": 90},
+    "tenant.warned": _TENANT
+    | {"domain": None, "what": "octets", "used": 966367642, "limit": 1073741824, "percent": 90},
     "domain.added": _DOMAIN,
     "domain.changed": _DOMAIN | {"fields": ["subaddress"]},
     "domain.verified": _DOMAIN,

@@ -135,7 +135,6 @@ def _tell_admins(allowance_id: int, hostname: str) -> int:
             transaction.set_rollback(True)
             return 0
         if tenant := allowance.tenant:
-            of_domain = {"domain": allowance.domain.name} if allowance.domain else {}
             events.emit(
                 "tenant.warned",
                 tenant_id=tenant.pk,
@@ -144,7 +143,7 @@ def _tell_admins(allowance_id: int, hostname: str) -> int:
                     "id": tenant.pk,
                     "slug": tenant.slug,
                     "external_id": tenant.external_id,
-                    **of_domain,
+                    "domain": allowance.domain.name if allowance.domain else None,
                     "what": "octets",
                     "used": allowance.octets,
                     "limit": allowance.max_octets,

@@ -12,9 +12,9 @@ from django.db import connection
 from django.db.models import F
 from django.test import override_settings
 
-from accounts import provisioning, tasks, verification, webhooks
+from accounts import principals, provisioning, scope, tasks, verification, webhooks
 from accounts.database_roles import WORKER
-from accounts.models import AuditEvent, Domain, Event
+from accounts.models import AuditEvent, Domain, Event, User
 from accounts.verification import Config, Finding
 from tests.accounts.nameserver import NOTHING, NameServer, name_server
 from tests.fixtures import Customer
@@ -207,6 +207,20 @@ def test_a_token_that_changed_meanwhile_is_not_verified_by_the_old_one(pending: 
     verification._conclude(pending.pk, old, Finding.FOUND, 7 * DAY)
     pending.refresh_from_db()
     assert pending.state == "pending"
+
+
+def test_a_tenants_admin_has_it_checked_within_row_level_security(
+    pending: Domain, globex: Customer, boss: object, server: NameServer
+) -> None:
+    Domain.objects.update(state="pending")
+    for domain in (pending, globex.domain):
+        server.records[domain.name] = [f'{domain.name} TXT "{text(domain)}"']
+    with scope.entered(principals.of(User.objects.get(email="boss@acme.test"))):
+        assert verification.check(pending, config(server)) is Finding.FOUND
+        with pytest.raises(Domain.DoesNotExist):
+            verification.check(globex.domain, config(server))
+    assert dict(Domain.objects.values_list("name", "state")) == {"acme.test": "verified", "globex.test": "pending"}
+    assert AuditEvent.objects.get(action="domain.verified").role == "tenant-admin"
 
 
 # --- When it is asked for ------------------------------------------------------------------------------------------

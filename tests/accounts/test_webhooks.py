@@ -20,7 +20,7 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from accounts import endpoint, events, outside, principals, sending, tasks, tidying, webhooks
+from accounts import endpoint, events, outside, principals, scope, sending, tasks, tidying, webhooks
 from accounts.database_roles import WORKER
 from accounts.endpoint import Config
 from accounts.models import AuditEvent, Event, IdempotencyKey, Reseller, User, Webhook, WebhookDelivery
@@ -348,11 +348,19 @@ def test_answers_to_repeated_requests_are_kept_for_a_day(db: None) -> None:
 )
 def test_nothing_is_sent_to_what_only_we_can_reach(acme: Customer, hook: Receiver, host: str) -> None:
     port = hook.url.rpartition(":")[2]
-    add(acme, f"http://{host}:{port}/")
+    add(acme, f"https://{host}:{port}/")
     emit(acme)
     assert send(allow_private=False) == 0
     assert not hook.connections
     assert WebhookDelivery.objects.get().last_error.endswith("has an address that is not on the public internet")
+
+
+def test_http_is_not_spoken_any_more_once_that_is_not_allowed(acme: Customer, hook: Receiver) -> None:
+    add(acme, hook.url)
+    emit(acme)
+    assert send(allow_private=False) == 0
+    assert not hook.connections
+    assert WebhookDelivery.objects.get().last_error == "its URL does not begin with https://"
 
 
 def test_a_redirect_leads_nowhere(acme: Customer, hook: Receiver) -> None:
@@ -467,6 +475,27 @@ def test_of_what_goes_to_others_webhooks_nothing_is_seen(acme: Customer, globex:
     admin = User.objects.get(email="boss@acme.test")
     assert [one.webhook_id for one in webhooks.deliveries_visible_to(admin)] == [mine.pk]
     assert webhooks.deliveries_visible_to(principals.SYSTEM).count() == 4
+
+
+def test_a_tenants_admin_does_all_of_it_within_row_level_security(
+    acme: Customer, globex: Customer, boss: object, hook: Receiver
+) -> None:
+    theirs, _ = add(globex, hook.url)
+    with scope.entered(principals.of(User.objects.get(email="boss@acme.test"))):
+        webhook, _ = add(acme, hook.url)
+        webhooks.rotate_secret(webhook)
+        webhooks.change(webhook, events=["mailbox.created"], allow_private=True)
+        emit(acme)
+        assert webhooks.replay(WebhookDelivery.objects.all()) == 1
+        assert list(Webhook.objects.all()) == [webhook]
+        with pytest.raises(Webhook.DoesNotExist):
+            webhooks.rotate_secret(theirs)
+    assert send() == 1
+    told = AuditEvent.objects.filter(action__startswith="webhook.", tenant_id=acme.tenant.pk)
+    assert set(told.values_list("role", flat=True)) == {"tenant-admin"}
+    with scope.entered(principals.of(User.objects.get(email="boss@acme.test"))):
+        webhooks.remove(webhook)
+    assert list(Webhook.objects.all()) == [theirs]
 
 
 # --- What becomes of it all ----------------------------------------------------------------------------------------
