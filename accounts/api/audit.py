@@ -12,11 +12,11 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 
 from accounts import addresses, scope
 from accounts.addresses import BadAddress
+from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
 from accounts.api.views import Resource, needs
 from accounts.models import AuditEvent, Domain, Mailbox, Tenant
@@ -94,16 +94,6 @@ class AuditFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
         return list(found.values_list("pk", flat=True)[:1000])
 
 
-class _Anything(BaseContentNegotiation):
-    """The export has a type of its own, which `form` chooses."""
-
-    def select_parser(self, request: Any, parsers: Any) -> Any:
-        return parsers[0]
-
-    def select_renderer(self, request: Any, renderers: Any, format_suffix: Any = None) -> Any:
-        return renderers[0], renderers[0].media_type
-
-
 class AuditEvents(Resource):
     """The audit. It can only be read."""
 
@@ -125,7 +115,7 @@ class AuditEvents(Resource):
         detail=False,
         methods=["get"],
         pagination_class=None,
-        content_negotiation_class=_Anything,
+        content_negotiation_class=Anything,
         extra_parameters=frozenset({"form", *AuditFilters.base_filters}),
     )
     def export(self, request: Request) -> HttpResponseBase:

@@ -26,20 +26,20 @@ class Claim(NamedTuple):
     box: Fernet
 
 
-def claim(request: HttpRequest, principal: Principal) -> Claim | HttpResponse | None:
+def claim(request: HttpRequest, principal: Principal, body: bytes) -> Claim | HttpResponse | None:
     """The right to carry this request out; the answer that it was given before; or None for one without a key.
 
-    Belongs into the transaction of the request. Waits for one with the same key that is being carried out. Raises
-    `Problem`.
+    `body` is its body, or what stands for it. Belongs into the transaction of the request. Waits for one with the same
+    key that is being carried out. Raises `Problem`.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not _KEY.fullmatch(key):
         raise Problem("bad-idempotency-key")
-    whose = f"token {principal.token_id}" if principal.token_id else f"user {principal.user_id}"
+    whose = _whose(principal)
     box = _box(whose, key)
-    said = f"{request.method} {request.get_full_path()}\n".encode() + request.body
+    said = f"{request.method} {request.get_full_path()}\n".encode() + body
     row = IdempotencyKey(principal=whose, key=key, digest=hashlib.sha256(said).digest(), status=0, body=b"")
     IdempotencyKey.objects.bulk_create([row], ignore_conflicts=True)  # waits for whoever inserts the same
     kept = IdempotencyKey.objects.get(principal=whose, key=key)
@@ -50,6 +50,12 @@ def claim(request: HttpRequest, principal: Principal) -> Claim | HttpResponse | 
     answer = HttpResponse(box.decrypt(bytes(kept.body)), status=kept.status, headers=kept.headers)
     answer["Idempotent-Replayed"] = "true"
     return answer
+
+
+def identity(request: HttpRequest, principal: Principal) -> bytes | None:
+    """What all attempts of this request have in common, and no other has; None for one without a key."""
+    key = request.headers.get("Idempotency-Key")
+    return None if key is None else hashlib.sha256(f"{_whose(principal)}\0{key}".encode()).digest()
 
 
 def keep(claim: Claim, answer: HttpResponse) -> None:
@@ -73,6 +79,10 @@ def forget(*, before: datetime) -> int:
     """Forget the answers from before then. Returns how many."""
     forgotten, _ = IdempotencyKey.objects.filter(created_at__lt=before).delete()
     return forgotten
+
+
+def _whose(principal: Principal) -> str:
+    return f"token {principal.token_id}" if principal.token_id else f"user {principal.user_id}"
 
 
 def _box(whose: str, key: str) -> Fernet:

@@ -31,14 +31,17 @@ class Pages(BasePagination):
         limit = _limit(request)
         ordering = _ordering(request, view)
         self._place = (view.resource, ordering)
+        nulls_first = view.nulls_first and ordering.startswith("-")
         field, descending = ordering.removeprefix("-"), ordering.startswith("-")
         if text := request.query_params.get("cursor"):
             value, key = self._read(text, queryset.model, field)
-            queryset = queryset.filter(_behind(queryset.model, field, value, key, descending=descending))
+            queryset = queryset.filter(
+                _behind(queryset.model, field, value, key, descending=descending, nulls_first=nulls_first)
+            )
         names = [field] if field in ("id", "pk") else [field, "pk"]
-        orders = [F(name).desc(nulls_last=True) if descending else F(name).asc(nulls_last=True) for name in names]
-        if not queryset.model._meta.get_field(names[0]).null:
-            orders = [F(name).desc() if descending else F(name).asc() for name in names]
+        orders = [F(name).desc() if descending else F(name).asc() for name in names]
+        if not nulls_first and queryset.model._meta.get_field(names[0]).null:
+            orders[0].nulls_last = True
         rows = list(queryset.order_by(*orders)[: limit + 1])
         self._next = self._write(rows[limit - 1], field) if len(rows) > limit else None
         return rows[:limit]
@@ -52,7 +55,8 @@ class Pages(BasePagination):
 
     def _write(self, row: Any, field: str) -> str:
         value = getattr(row, field)
-        return signing.dumps([*self._place, None if value is None else _text(row, field), row.pk], salt=_SALT)
+        key = row._meta.pk.value_to_string(row)
+        return signing.dumps([*self._place, None if value is None else _text(row, field), key], salt=_SALT)
 
     def _read(self, text: str, model: Any, field: str) -> tuple[Any, Any]:
         try:
@@ -125,15 +129,17 @@ def _ordering(request: Request, view: Any) -> str:
     return str(text)
 
 
-def _behind(model: Any, field: str, value: Any, key: Any, *, descending: bool) -> Q:
+def _behind(model: Any, field: str, value: Any, key: Any, *, descending: bool, nulls_first: bool) -> Q:
     """The rows behind a place. Says first what an index can find at once."""
     compare = "lt" if descending else "gt"
     if field in ("id", "pk"):
         return Q(**{f"pk__{compare}": key})
-    if value is None:  # they stand last
-        return Q(**{f"{field}__isnull": True, f"pk__{compare}": key})
+    if value is None:
+        behind = Q(**{f"{field}__isnull": True, f"pk__{compare}": key})
+        return behind | Q(**{f"{field}__isnull": False}) if nulls_first else behind
     behind = Q(**{f"{field}__{compare}e": value}) & (Q(**{f"{field}__{compare}": value}) | Q(**{f"pk__{compare}": key}))
-    return behind | Q(**{f"{field}__isnull": True}) if model._meta.get_field(field).null else behind
+    nulls_last = model._meta.get_field(field).null and not nulls_first
+    return behind | Q(**{f"{field}__isnull": True}) if nulls_last else behind
 
 
 def _text(row: Any, field: str) -> str:

@@ -32,6 +32,7 @@ class Kind(NamedTuple):
 
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "too-broad": Kind(400, "That takes too long to find", "Narrow it down: say a mailbox, or a time."),
     "malformed": Kind(400, "The body cannot be read", "Send one JSON object, in UTF-8."),
     "bad-parameter": Kind(400, "A parameter of the query is wrong", "See `errors`."),
     "bad-cursor": Kind(400, "The cursor is none of this list", "Begin again without a cursor."),
@@ -56,6 +57,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "owns-mailbox": Kind(409, "What this login may do follows from its mailbox"),
     "still-in-use": Kind(409, "Something else depends on it"),
     "on-hold": Kind(409, "Its mail must be kept"),
+    "no-room": Kind(409, "The mailbox has no room for so much", "Raise a quota or a limit, or remove messages."),
+    "takes-no-mail": Kind(409, "The mailbox takes no mail now"),
+    "import-running": Kind(409, "An import of the mailbox has not ended", "Wait for it, or cancel it."),
     "limit-reached": Kind(409, "A limit is reached", "Raise the limit, or remove something."),
     "refused": Kind(409, "It cannot be done"),
     "length-required": Kind(411, "The length of the body is not known", "Send Content-Length."),
@@ -72,6 +76,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "unknown-tenant": Kind(422, "There is no such tenant"),
     "unknown-domain": Kind(422, "The domain is not hosted here"),
     "unknown-mailbox": Kind(422, "There is no such mailbox"),
+    "unknown-message": Kind(422, "There is no such message"),
+    "unknown-session": Kind(422, "There is no such session"),
+    "bad-import": Kind(422, "It cannot be imported so"),
     "idempotency-key-reused": Kind(422, "The Idempotency-Key was another request's", "Use a new key for each request."),
     "too-many-requests": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
     "too-many-failures": Kind(429, "Too many wrong tokens from there", "Wait as long as Retry-After says."),

@@ -61,6 +61,8 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
 
     resource: ClassVar[str]
     orderings: ClassVar[tuple[str, ...]] = ("id",)
+    nulls_first: ClassVar[bool] = False
+    """Whether rows without a value come first in descending order, as indexes have them; else they come last."""
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Fields that change by themselves: a write is not refused because of them."""
     filterset_class: ClassVar[type[FilterSet] | None] = None
@@ -137,6 +139,14 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
             return HttpResponse(status=304, headers={"ETag": tag})
         return Response(self._selected(shown) | more, status=status, headers={"ETag": tag, **(headers or {})})
 
+    def said(self) -> bytes:
+        """What stands for the body of a request: a retry has the same."""
+        return self.request._request.body
+
+    def body_limit(self) -> int:
+        """Octets that the body of this request may have."""
+        return self.max_body
+
     def would(self, action: str, summary: str, **counts: int) -> None:
         """Say what is done: `closes 3 mailboxes, 4.1 GB in 812 messages`."""
         self._said = Would(action, summary, counts)
@@ -202,8 +212,8 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
         if "Transfer-Encoding" in request.headers and not request.headers.get("Content-Length"):
             raise Problem("length-required")
         length = request.META.get("CONTENT_LENGTH") or "0"
-        if not length.isdecimal() or int(length) > self.max_body:
-            raise Problem("too-large", f"A body has at most {self.max_body} octets here.")
+        if not length.isdecimal() or int(length) > self.body_limit():
+            raise Problem("too-large", f"A body has at most {self.body_limit()} octets here.")
 
     def _check_parameters(self) -> None:
         known = set(self.extra_parameters)
@@ -228,7 +238,7 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
         if self.request.method != "POST" or self.is_dry_run:
             return self._answered()
         try:
-            claim = idempotency.claim(self.request._request, self.principal)
+            claim = idempotency.claim(self.request._request, self.principal, self.said())
         except Problem as problem:
             return problem.answer()
         if claim is None or isinstance(claim, HttpResponseBase):
