@@ -1,8 +1,107 @@
 """App passwords: one for each device or program of a mailbox's owner, which can be taken back by itself."""
 
 import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, TypedDict, Unpack
 
-from accounts import passwords
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from accounts import audit, notices, passwords
+from accounts.models import AppPassword, Mailbox
+from accounts.provisioning import values
+from accounts.provisioning.lookups import lock_open
+from accounts.provisioning.refusals import BadValue, Refused
+
+MOST: Final = 100
+"""Of a mailbox, not counting those that were revoked; of these as many are kept for who asks what has become of it."""
+
+
+class TooMany(Refused):
+    """The mailbox has as many as it may."""
+
+
+class NotInUse(Refused):
+    """It was revoked."""
+
+
+class AppPasswordValues(TypedDict, total=False):
+    """What of an app password can be chosen."""
+
+    name: str  # of the device
+    scopes: Iterable[str]
+    expires_at: datetime | None  # with its time zone
+    allowed_networks: Iterable[str]
+
+
+def create(
+    mailbox: Mailbox,
+    *,
+    name: str,
+    scopes: Iterable[str] = (AppPassword.Scope.POP3,),
+    expires_at: datetime | None = None,
+    allowed_networks: Iterable[str] = (),
+) -> tuple[AppPassword, str]:
+    """Make an app password for an open mailbox; without networks it is good from anywhere.
+
+    Returns it with its text, which nobody can be told again. Raises `UnknownMailbox`, `TooMany`, `BadValue`.
+    """
+    wanted = _checked({"name": name, "scopes": scopes, "expires_at": expires_at, "allowed_networks": allowed_networks})
+    _check_end(expires_at)
+    text = passwords.generated()
+    with transaction.atomic():
+        lock_open(mailbox)
+        own = AppPassword.objects.filter(mailbox=mailbox)
+        if own.filter(revoked_at=None).count() >= MOST:
+            raise TooMany(f"{mailbox} has {MOST} app passwords: revoke one that is not used any more")
+        revoked = own.exclude(revoked_at=None).order_by("-revoked_at")
+        own.filter(pk__in=list(revoked.values_list("pk", flat=True)[MOST:])).delete()
+        made = AppPassword.objects.create(tenant_id=mailbox.tenant_id, mailbox=mailbox, digest=digest(text), **wanted)
+        audit.record("app-password.created", made, {field: (None, value) for field, value in wanted.items()})
+    return made, text
+
+
+def change(app_password: AppPassword, **given: Unpack[AppPasswordValues]) -> bool:
+    """Give it these values; whether any is new. Sessions that could not begin with them end.
+
+    Raises `NotInUse`, `BadValue`.
+    """
+    wanted = _checked(dict(given))
+    with transaction.atomic():
+        row = AppPassword.objects.select_for_update().filter(pk=app_password.pk, revoked_at=None).first()
+        if row is None:
+            raise NotInUse("the app password was revoked")
+        if changes := values.changed(row, wanted):
+            if "expires_at" in changes:
+                _check_end(wanted["expires_at"])
+            values.write(AppPassword.objects.filter(pk=row.pk), changes)
+            audit.record("app-password.changed", row, changes)
+            notices.mailboxes_changed([row.mailbox_id])
+    app_password.refresh_from_db()
+    return bool(changes)
+
+
+def revoke(app_password: AppPassword) -> bool:
+    """Take it back for good: nobody signs in with it any more, and whoever has is out. Whether it was in use."""
+    with transaction.atomic():
+        used = AppPassword.objects.filter(pk=app_password.pk, revoked_at=None).update(revoked_at=Now())
+        if used:
+            audit.record("app-password.revoked", app_password)
+            notices.mailboxes_changed([app_password.mailbox_id])
+    app_password.refresh_from_db()
+    return bool(used)
+
+
+def digest(text: str) -> bytes | None:
+    """What is stored of an app password, given as somebody typed it; None for what cannot be one.
+
+    Letters count in either case, and hyphens and blanks not at all: people copy them from a screen, one group at a
+    time. SHA-256 is enough: who would have to find 99 random bits need not be slowed down.
+    """
+    letters = passwords.generated_letters(text)
+    return hashlib.sha256(letters.encode()).digest() if letters else None
 
 
 def why_not(*, scope: str, client: str) -> str:
@@ -16,11 +115,21 @@ def why_not(*, scope: str, client: str) -> str:
     END"""
 
 
-def digest(text: str) -> bytes | None:
-    """What is stored of an app password, given as somebody typed it; None for what cannot be one.
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    wanted = dict(given)
+    if "name" in wanted:
+        wanted["name"] = values.line(wanted["name"], field="name", most=100)
+        if not wanted["name"]:
+            raise BadValue("name the device that it is for", field="name")
+    if "scopes" in wanted:
+        wanted["scopes"] = sorted(set(wanted["scopes"]))
+        if not wanted["scopes"] or not set(wanted["scopes"]) <= set(AppPassword.Scope.values):
+            raise BadValue(f"scopes are one or more of {', '.join(AppPassword.Scope.values)}", field="scopes")
+    if "allowed_networks" in wanted:
+        wanted["allowed_networks"] = values.networks(wanted["allowed_networks"])
+    return wanted
 
-    Letters count in either case, and hyphens and blanks not at all: people copy them from a screen, one group at a
-    time. SHA-256, for who finds 99 random bits by trying is not slowed down by a slow hash either.
-    """
-    letters = passwords.generated_letters(text)
-    return hashlib.sha256(letters.encode()).digest() if letters else None
+
+def _check_end(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= timezone.now():
+        raise BadValue("that is over: to end an app password, revoke it", field="expires_at")

@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
-from accounts import notices, provisioning
+from accounts import app_passwords, notices, provisioning
 from accounts.models import AuditEvent, Mailbox, User
 from mailstore import presence, sessions
 from mailstore.models import MaildropSession, Message
@@ -88,6 +88,33 @@ def test_an_idle_session_ends(
         assert elapsed(began) < AT_ONCE
         assert theirs.ask(b"QUIT").startswith(b"+OK")
     eventually(lambda: ends(acme.mailbox) == ["ended"])
+    assert Message.objects.in_maildrop(acme.mailbox).count() == 2
+    assert Message.objects.in_maildrop(globex.mailbox).count() == 1
+
+
+def test_a_revoked_app_password_ends_the_sessions_of_its_device(
+    pop3: Pop3Listener, acme: Customer, globex: Customer
+) -> None:
+    """And no others."""
+    phone, text = app_passwords.create(acme.mailbox, name="phone")
+    post.fill(acme.mailbox, [post.text("one"), post.text("two")])
+    with pop3.client() as client, marked(pop3, globex.mailbox) as theirs:
+        assert client.log_in(acme.mailbox, text).startswith(b"+OK")
+        assert client.ask(b"DELE 1").startswith(b"+OK")
+        tablet, _ = app_passwords.create(acme.mailbox, name="tablet")
+        app_passwords.revoke(tablet)
+        app_passwords.change(phone, name="old phone")
+        change_password(acme.mailbox)
+        time.sleep(0.3)
+        assert client.ask(b"NOOP") == b"+OK"
+        began = time.monotonic()
+        app_passwords.revoke(phone)
+        assert client.rest().startswith(b"-ERR [AUTH] the password is not valid any more")
+        assert elapsed(began) < AT_ONCE
+        assert theirs.ask(b"QUIT").startswith(b"+OK")
+    with pop3.client() as again:
+        assert again.log_in(acme.mailbox, text) == b"-ERR [AUTH] wrong name or password"
+    assert MaildropSession.objects.get(mailbox=acme.mailbox).app_password_id == phone.pk
     assert Message.objects.in_maildrop(acme.mailbox).count() == 2
     assert Message.objects.in_maildrop(globex.mailbox).count() == 1
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -12,13 +13,14 @@ import psycopg
 import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.contrib.auth.hashers import PBKDF2PasswordHasher, make_password
 from django.db import connections
 from django.utils import timezone
 
-from accounts import provisioning
-from accounts.authentication import Proof
+from accounts import app_passwords, notices, provisioning
+from accounts.authentication import REFUSED_AFTER, Proof
 from accounts.database_roles import LISTENER
-from accounts.models import KnownNetwork, Mailbox
+from accounts.models import AppPassword, KnownNetwork, Mailbox, User
 from mailstore import database, retention
 from mailstore.database import Unavailable
 from mailstore.maildrop import InUse, LockLost, Maildrop, Maildrops, Suspended, WrongPassword
@@ -234,6 +236,132 @@ async def test_a_changed_password_holds_at_once_in_every_process(
         with pytest.raises(WrongPassword):
             await open_(process)
         await (await open_(process, password="another-1234")).close(quit=True)
+
+
+async def test_an_app_password_opens_the_maildrop_of_its_mailbox(
+    maildrops: Maildrops, acme: Customer, globex: Customer
+) -> None:
+    phone, text = await orm(lambda: app_passwords.create(acme.mailbox, name="phone"))
+    for typed in (text, text, text.upper().replace("-", " ")):  # the second time it is remembered
+        maildrop = await open_(maildrops, password=typed)
+        session = await MaildropSession.objects.aget()
+        assert session.app_password_id == phone.pk
+        await maildrop.close(quit=True)
+    await phone.arefresh_from_db()
+    assert phone.last_used_address == str(HERE)
+    with pytest.raises(WrongPassword):
+        await open_(maildrops, name=globex.mailbox.address, password=text)
+    await (await open_(maildrops)).close(quit=True)  # the mailbox's own works as well
+
+
+async def test_when_an_app_password_was_used_is_written_once_a_minute(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    phone, text = await orm(lambda: app_passwords.create(acme.mailbox, name="phone"))
+
+    async def used(*, expunge: set[int]) -> datetime:
+        await (await open_(maildrops, password=text)).close(expunge=expunge, quit=True)
+        await phone.arefresh_from_db()
+        assert phone.last_used_at
+        return phone.last_used_at
+
+    first = await used(expunge=set())
+    assert await used(expunge={1}) == first
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    await AppPassword.objects.aupdate(last_used_at=an_hour_ago)
+    assert await used(expunge={1}) > first
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"revoked_at": timezone.now()}, "revoked"),
+        ({"expires_at": timezone.now()}, "expired"),
+        ({"scopes": ["self"]}, "not meant for pop3"),
+        ({"allowed_networks": ["198.51.100.0/24"]}, "not allowed from there"),
+    ],
+)
+async def test_an_app_password_that_does_not_hold_is_a_wrong_one(
+    maildrops: Maildrops,
+    acme: Customer,
+    three: list[Message],
+    caplog: pytest.LogCaptureFixture,
+    values: dict[str, Any],
+    reason: str,
+) -> None:
+    """Only the log tells which. Also where it was remembered, and at the QUIT of a session that it began."""
+    caplog.set_level("INFO")
+    phone, text = await orm(lambda: app_passwords.create(acme.mailbox, name="phone"))
+    maildrop = await open_(maildrops, password=text)
+    await AppPassword.objects.aupdate(**values)
+    with pytest.raises(Suspended):
+        await maildrop.close(expunge={1}, quit=True)
+    for _ in range(2):
+        with pytest.raises(WrongPassword):
+            await open_(maildrops, password=text)
+    assert caplog.text.count(f"login failed: an@acme.test from {HERE}: app password {phone.pk} is {reason}") == 2
+    assert (await counters(acme.mailbox))[0] == 3
+
+
+async def test_a_refused_app_password_takes_as_long_as_any_wrong_one(maildrops: Maildrops, acme: Customer) -> None:
+    phone, text = await orm(lambda: app_passwords.create(acme.mailbox, name="phone"))
+    await orm(lambda: app_passwords.revoke(phone))
+    for password in (text, "wrong"):
+        began = time.monotonic()
+        with pytest.raises(WrongPassword):
+            await open_(maildrops, password=password)
+        assert time.monotonic() - began >= REFUSED_AFTER
+
+
+async def test_a_hash_from_another_server_is_replaced_behind_the_first_login(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    """And the session that it let in goes on."""
+    imported = PBKDF2PasswordHasher().encode(PASSWORD, "salt", 1000)
+    await User.objects.filter(pk=acme.mailbox.user_id).aupdate(password=imported)
+    maildrop = await open_(maildrops)
+    await asyncio.gather(*maildrops._behind)
+    await orm(lambda: notices.mailboxes_changed([acme.mailbox.pk]))
+    await asyncio.sleep(0.3)
+    assert maildrop.ended is None
+    await maildrop.close(expunge={1}, quit=True)
+    stored = (await User.objects.aget(pk=acme.mailbox.user_id)).password
+    assert stored.startswith("argon2$")
+    again = await open_(maildrops)
+    assert again.proof.stored == stored  # remembered
+    await again.close(quit=True)
+
+
+async def test_a_change_of_password_is_not_undone_by_a_newer_hash(maildrops: Maildrops, acme: Customer) -> None:
+    imported = PBKDF2PasswordHasher().encode(PASSWORD, "salt", 1000)
+    await User.objects.filter(pk=acme.mailbox.user_id).aupdate(password=imported)
+    maildrop = await open_(maildrops)
+    changed = make_password("another one")
+    await User.objects.filter(pk=acme.mailbox.user_id).aupdate(password=changed)
+    await asyncio.gather(*maildrops._behind)
+    assert (await User.objects.aget(pk=acme.mailbox.user_id)).password == changed
+    await maildrop.close(quit=True)
+
+
+async def test_a_change_while_a_maildrop_is_being_opened_is_seen(
+    maildrops: Maildrops, acme: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a notice that comes when the lock is written and the session is not yet known."""
+    attempt = maildrops._attempt
+
+    async def slowly(work: Any) -> Any:
+        answer = await attempt(work)
+        if work.__qualname__.endswith("_try_open.<locals>.work"):
+            monkeypatch.undo()
+            await orm(lambda: provisioning.suspend(acme.mailbox, reason="unpaid"))
+            await asyncio.sleep(0.3)
+        return answer
+
+    monkeypatch.setattr(maildrops, "_attempt", slowly)
+    with pytest.raises(Suspended) as refusal:
+        await open_(maildrops)
+    assert refusal.value.reason == "unpaid"
+    assert not await MaildropSession.objects.filter(ended_at=None).aexists()
 
 
 async def test_a_suspended_mailbox_refuses_the_right_password_only(maildrops: Maildrops, acme: Customer) -> None:
