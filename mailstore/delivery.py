@@ -153,7 +153,7 @@ _FIND_BOX = f"""
 SELECT asked.number, named.id, named.tenant_id, named.state,
     box.id, box.tenant_id, box.domain_id, box.state, box.quota_octets, box.used_octets, '', NULL, NULL, pooled.room
 FROM unnest(string_to_array(%(addresses)s::text, ' ')) WITH ORDINALITY AS asked (address, number)
-LEFT JOIN accounts_domain named ON named.name = split_part(asked.address, '@', 2)
+LEFT JOIN accounts_domain named ON named.name = split_part(asked.address, '@', 2) AND named.closed_at IS NULL
 LEFT JOIN accounts_mailbox box
     ON box.address = asked.address AND box.closed_at IS NULL AND box.domain_id = named.id AND named.alias_of_id IS NULL
 {_ROOM.format(owner="box")}
@@ -175,7 +175,7 @@ SELECT asked.number, named.id, named.tenant_id, named.state,
     destination.id, destination.tenant_id, destination.domain_id, destination.state, destination.quota_octets,
     destination.used_octets, destination.outside, destination.alias_id, destination.alias, pooled.room
 FROM unnest(string_to_array(%(addresses)s::text, ' ')) WITH ORDINALITY AS asked (address, number)
-LEFT JOIN accounts_domain named ON named.name = split_part(asked.address, '@', 2)
+LEFT JOIN accounts_domain named ON named.name = split_part(asked.address, '@', 2) AND named.closed_at IS NULL
 LEFT JOIN accounts_domain domain ON domain.id = coalesce(named.alias_of_id, named.id)
 CROSS JOIN LATERAL (
     SELECT local_part, base AS base_part, local_part || at AS address, base || at AS base, at AS any
@@ -634,13 +634,11 @@ class Deliveries:
             log.warning("delivery deferred, the store is full: %s", _described(error))
             return dict.fromkeys(destinations, Outcome.NO_SPACE)
         except (psycopg.Error, OSError) as error:
-            if len(destinations) > 1:
-                log.info("delivery to mailboxes %s falls apart: %s", list(copies), _described(error))
-                return {}
-            if getattr(error, "sqlstate", None) == limits.OVER_QUOTA:
-                return dict.fromkeys(destinations, Outcome.OVER_QUOTA)
-            log.warning("delivery to mailboxes %s deferred: %s", list(copies), _described(error))
-            return dict.fromkeys(destinations, Outcome.FAILED)
+            outcome = Outcome.OVER_QUOTA
+            if getattr(error, "sqlstate", None) != limits.OVER_QUOTA:
+                log.warning("delivery to mailboxes %s deferred: %s", list(copies), _described(error))
+                outcome = Outcome.FAILED
+            return {} if len(destinations) > 1 else dict.fromkeys(destinations, outcome)
 
 
 class _Message:

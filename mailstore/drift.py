@@ -79,6 +79,46 @@ _CHECKS: Final = (
         """,
     ),
     (
+        "{} {}: counts {} domains, mailboxes, aliases and octets, has {}",
+        """
+        WITH one AS (
+            SELECT domain.id, domain.tenant_id, tenant.reseller_id, (domain.closed_at IS NULL)::int AS domains,
+                coalesce(box.mailboxes, 0) AS mailboxes, coalesce(alias.aliases, 0) AS aliases,
+                coalesce(box.octets, 0) AS octets
+            FROM accounts_domain domain JOIN accounts_tenant tenant ON tenant.id = domain.tenant_id
+            LEFT JOIN (
+                SELECT domain_id, count(*) AS mailboxes, sum(used_octets) AS octets
+                FROM accounts_mailbox WHERE closed_at IS NULL GROUP BY domain_id
+            ) box ON box.domain_id = domain.id
+            LEFT JOIN (
+                SELECT domain_id, count(*) AS aliases FROM accounts_alias GROUP BY domain_id
+            ) alias ON alias.domain_id = domain.id
+        ), present AS (
+            SELECT 'domain' AS kind, id, 0::bigint AS domains, mailboxes, aliases, octets FROM one
+            UNION ALL
+            SELECT 'tenant', tenant_id, sum(domains), sum(mailboxes), sum(aliases), sum(octets)
+            FROM one GROUP BY tenant_id
+            UNION ALL
+            SELECT 'reseller', reseller_id, sum(domains), sum(mailboxes), sum(aliases), sum(octets)
+            FROM one WHERE reseller_id IS NOT NULL GROUP BY reseller_id
+        ), counted AS (
+            SELECT coalesce(domain_id, tenant_id, reseller_id) AS id, domains, mailboxes, aliases, octets, max_octets,
+                CASE WHEN domain_id IS NOT NULL THEN 'domain' WHEN tenant_id IS NOT NULL THEN 'tenant'
+                    ELSE 'reseller' END AS kind
+            FROM accounts_allowance
+        ), compared AS (
+            SELECT kind, id,
+                ARRAY[counted.domains, counted.mailboxes, counted.aliases, counted.octets]::bigint[] AS counts,
+                ARRAY[
+                    coalesce(present.domains, 0), coalesce(present.mailboxes, 0), coalesce(present.aliases, 0),
+                    CASE WHEN max_octets IS NULL THEN counted.octets ELSE coalesce(present.octets, 0) END
+                ]::bigint[] AS has
+            FROM counted LEFT JOIN present USING (kind, id)
+        )
+        SELECT kind, id, counts, has FROM compared WHERE counts <> has
+        """,
+    ),
+    (
         "delivery ledger of mailbox {}: a digest of {} octets, delivered at {}",
         """
         SELECT mailbox_id, octet_length(digest), delivered_at

@@ -25,9 +25,7 @@ def deliver(
             to=[str(one) for one in to],
             reverse_path=reverse_path,
             limit=100_000_000,
-            subaddress="+",
-            default_domain="example.test",
-            **options,
+            **{"subaddress": "+", "default_domain": "example.test"} | options,
         )
     )
 
