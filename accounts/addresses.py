@@ -1,6 +1,8 @@
 """The normal form of addresses, decided here alone: two spellings of one are never two mailboxes."""
 
 import re
+import unicodedata
+from typing import Final
 
 import idna
 
@@ -31,16 +33,60 @@ def domain(text: str) -> str:
 
 
 def local_part(text: str) -> str:
-    """The normal form of a local part: ASCII in lower case.
+    """The normal form of a local part: small letters, composed (NFC). Raises `BadAddress`.
 
-    Only ASCII letters fold: Unicode's folding would make one mailbox of several names. Raises `BadAddress`.
+    ASCII stays what it was: nothing else ever becomes one of its names. Other letters follow the rules of usernames
+    (PRECIS, RFC 8265 section 3.3): what has a compatible other form, is invisible, or mixes directions or alphabets
+    that look alike is refused, since it would be a second spelling. A mailbox may have such a name where the host
+    wants that (`MAILHOST_SMTPUTF8_MAILBOXES`); elsewhere it is one that nobody has.
     """
-    if not text.isascii():
-        raise BadAddress(f"{text!r} has letters that are not ASCII")
-    name = text.lower()
-    if len(name) > 64 or not _LOCAL_PART.fullmatch(name):
+    name = text.lower() if text.isascii() else _international(text)
+    if len(name.encode("utf-8", "replace")) > 64 or not _LOCAL_PART.fullmatch(_LETTERS.sub("x", name)):
         raise BadAddress(f"{text!r} cannot stand before the @ of an address")
     return name
+
+
+_LETTERS = re.compile(r"[^\x00-\x7f]")
+_ASCII = re.compile(r"[\x00-\x7f]")
+_CATEGORIES: Final = ("Ll", "Lo", "Lm", "Mn", "Mc", "Nd")
+# Letters and marks that are not seen, and parts of Hangul syllables. Unicode's Default_Ignorable_Code_Point.
+_UNSEEN = re.compile(
+    "[\u034f\u1100-\u11ff\u17b4\u17b5\u180b-\u180f\u3164\ua960-\ua97f\ud7b0-\ud7ff\ufe00-\ufe0f\uffa0"
+    "\U000e0000-\U000e0fff]"
+)
+_ALIKE: Final = frozenset(("LATIN", "GREEK", "CYRILLIC"))
+
+
+def _international(text: str) -> str:
+    """The normal form of what is not ASCII alone. Raises `BadAddress`."""
+    try:
+        name = unicodedata.normalize("NFC", text)
+        # Letter by letter, since what a sigma becomes would depend on its place; its two small forms are one.
+        name = unicodedata.normalize("NFC", "".join(map(str.lower, name)).replace("\u03c2", "\u03c3"))
+        letters = [letter for letter in name if not letter.isascii()]
+        alike = {unicodedata.name(letter, "").split(" ")[0] for letter in name if letter.isalpha()} & _ALIKE
+        directions = {unicodedata.bidirectional(letter) for letter in name}
+        is_one = (
+            unicodedata.normalize("NFKC", name) == name
+            and "".join(map(str.lower, name)) == name
+            and not any(map(_is_ascii_too, _LETTERS.findall(text)))
+            and all(unicodedata.category(letter) in _CATEGORIES for letter in letters)
+            and not any(unicodedata.category(part[0]).startswith("M") for part in _ASCII.split(name) if part)
+            and not _UNSEEN.search(name)
+            and len(alike) < 2
+            and not (directions & {"R", "AL", "AN"} and "L" in directions)
+        )
+    except UnicodeError:
+        is_one = False
+    if not is_one:
+        raise BadAddress(f"{text!r} cannot stand before the @ of an address")
+    return name
+
+
+def _is_ascii_too(letter: str) -> bool:
+    """Whether one is a letter of ASCII in another form: the Kelvin sign, or the dotless i, whose capital is I."""
+    small = unicodedata.normalize("NFC", letter).lower()
+    return _ASCII.search(small) is not None or _ASCII.fullmatch(letter.upper()) is not None
 
 
 def address(text: str) -> str:

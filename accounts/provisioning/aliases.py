@@ -22,7 +22,7 @@ def add_alias(address: str, *, mailbox: Mailbox, release: bool = False) -> tuple
     `release` gives the address away although it is in quarantine. Raises `UnknownDomain`, `UnknownMailbox`,
     `AddressTaken`, `InQuarantine`, `LimitReached`, `BadAddress`.
     """
-    name = addresses.alias(address)
+    name = values.new_address(addresses.alias(address))
     with transaction.atomic():
         domain = _domain_for(name, mailbox.tenant_id)
         lock_open(mailbox)
@@ -44,7 +44,7 @@ def set_alias(
 
     Raises as `add_alias`, and `BadValue`.
     """
-    name = addresses.alias(address)
+    name = values.new_address(addresses.alias(address))
     abroad = _outside(outside)
     if not mailboxes and not abroad:
         raise BadValue("an alias has at least one target", field="targets")

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from accounts import addresses, hashes, passwords
 from accounts.limits import LimitReached
 from accounts.models import Domain, Mailbox
-from accounts.provisioning import logins, mailboxes
+from accounts.provisioning import logins, mailboxes, values
 from accounts.provisioning.aliases import release_address
 from accounts.provisioning.lookups import domains_of, holders
 from accounts.provisioning.mailboxes import New
@@ -219,7 +219,7 @@ class _Run:
         first: set[str] = set()
         for number, item in enumerate(self._items):
             try:
-                name = addresses.address(item.address)
+                name = values.new_address(addresses.address(item.address))
                 mailboxes.checked(dict(item.values))
                 if name in first:
                     raise _Twice(f"{name} stands in the list already")

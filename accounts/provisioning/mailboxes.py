@@ -61,7 +61,7 @@ def add_mailbox(
     the address away although it is in quarantine. `more` are further `MailboxValues`. Raises `UnknownDomain`,
     `AddressTaken`, `InQuarantine`, `LimitReached`, `BadValue`, `BadAddress`, `BadPassword`, `BadHash`, `Taken`.
     """
-    name = addresses.address(address)
+    name = values.new_address(addresses.address(address))
     wanted = checked({"quota_octets": quota_octets, **more})
     stored = hashes.stored(password, password_hash)  # before the lock: it is slow on purpose
     with transaction.atomic():
@@ -140,7 +140,7 @@ def rename_mailbox(mailbox: Mailbox, address: str, *, keep_alias: bool = True) -
     Its owner signs in with the new one. Raises `UnknownMailbox`, `UnknownDomain`, `OtherTenant`, `AddressTaken`,
     `InQuarantine`, `LimitReached`, `BadAddress`.
     """
-    name = addresses.address(address)
+    name = values.new_address(addresses.address(address))
     with transaction.atomic():
         before = mailbox.address
         domains = domains_of([before, name], lock=True)

@@ -6,15 +6,24 @@ from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Model, QuerySet
 
+from accounts.addresses import BadAddress
 from accounts.provisioning.refusals import BadValue, Taken
 
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _MOST_OCTETS: Final = 2**63 - 1
 _LONGEST_RETENTION: Final = timedelta(days=36500)
 _MOST_NETWORKS: Final = 100
+
+
+def new_address(name: str) -> str:
+    """An address in normal form, if somebody may have it here. Raises `BadAddress`."""
+    if not name.isascii() and not settings.MAILHOST_SMTPUTF8_MAILBOXES:
+        raise BadAddress(f"{name!r} has letters beyond ASCII, and this host wants none (MAILHOST_SMTPUTF8_MAILBOXES)")
+    return name
 
 
 def slug(text: str) -> str:
