@@ -107,6 +107,9 @@ def rotate_secret(webhook: Webhook) -> str:
 def remove(webhook: Webhook) -> None:
     """Send nothing there any more, also nothing that is on its way."""
     with transaction.atomic():
+        # Whoever writes an event for it is done then, and nobody else begins.
+        if not Webhook.objects.select_for_update().filter(pk=webhook.pk).first():
+            return
         audit.record("webhook.removed", webhook)
         WebhookDelivery.objects.filter(webhook_id=webhook.pk).delete()
         Webhook.objects.filter(pk=webhook.pk).delete()

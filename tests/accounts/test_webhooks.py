@@ -6,8 +6,10 @@ import hmac
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import trustme
 from celery import Celery
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.test import override_settings
@@ -496,6 +498,31 @@ def test_a_tenants_admin_does_all_of_it_within_row_level_security(
     with scope.entered(principals.of(User.objects.get(email="boss@acme.test"))):
         webhooks.remove(webhook)
     assert list(Webhook.objects.all()) == [theirs]
+
+
+def test_a_webhook_can_be_removed_while_events_are_written_for_it(acme: Customer) -> None:
+    webhook, _ = add(acme, "https://hooks.example.test/")
+    written = threading.Event()
+
+    def write() -> None:
+        with transaction.atomic():
+            emit(acme)
+            written.set()
+            time.sleep(0.5)
+        connection.close()
+
+    def remove() -> None:
+        written.wait()
+        webhooks.remove(webhook)
+        connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(write), threads.submit(remove)]:
+            done.result()
+    assert not Webhook.objects.exists()
+    assert not WebhookDelivery.objects.exists()
+    webhooks.remove(webhook)
+    assert AuditEvent.objects.filter(action="webhook.removed").count() == 1
 
 
 # --- What becomes of it all ----------------------------------------------------------------------------------------
