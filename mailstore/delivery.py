@@ -96,7 +96,6 @@ class Box(NamedTuple):
     """A mailbox that mail goes to."""
 
     mailbox_id: int
-    tenant_id: int = 0
     domain_id: int = 0
     is_limited: bool = False  # whether its domain, tenant or reseller has a limit on octets
 
@@ -237,7 +236,7 @@ _STORE = """
 WITH locked AS MATERIALIZED (
     SELECT id, tenant_id, state, closed_at, quota_octets, used_octets, next_uid
     FROM accounts_mailbox
-    WHERE id = ANY (string_to_array(%(mailboxes)s::text, ' ')::bigint[])
+    WHERE id = ANY (string_to_array({boxes}::text, ' ')::bigint[])
     ORDER BY id
     FOR NO KEY UPDATE {wait}
 ), copy AS MATERIALIZED (
@@ -292,9 +291,9 @@ FROM decided LEFT JOIN claimed ON claimed.mailbox_id = decided.id
 # Where mail also goes on to addresses outside. Their ledger keeps a retry from sending it there again.
 _FORWARDS = """, asked AS MATERIALIZED (
     SELECT * FROM unnest(
-        %(digests)s::bytea[], %(tenants)s::bigint[], %(aliases)s::bigint[], %(outside)s::text[],
-        %(reverse_paths)s::text[], %(traces)s::bytea[]
-    ) WITH ORDINALITY AS forward (digest, tenant_id, alias_id, recipient, reverse_path, trace, number)
+        %(digests)s::bytea[], %(tenants)s::bigint[], %(domains)s::bigint[], %(aliases)s::bigint[],
+        %(outside)s::text[], %(reverse_paths)s::text[], %(traces)s::bytea[]
+    ) WITH ORDINALITY AS forward (digest, tenant_id, domain_id, alias_id, recipient, reverse_path, trace, number)
 ), taken AS (
     INSERT INTO mailstore_forwardledger (digest, tenant_id) SELECT digest, tenant_id FROM asked
     ON CONFLICT DO NOTHING
@@ -302,9 +301,10 @@ _FORWARDS = """, asked AS MATERIALIZED (
 )"""
 _FORWARDED = """, forward AS (
     INSERT INTO mailstore_forward (
-        tenant_id, alias_id, content_id, trace, reverse_path, recipient, attempts, last_error
+        tenant_id, domain_id, alias_id, content_id, trace, reverse_path, recipient, attempts, last_error
     )
-    SELECT asked.tenant_id, asked.alias_id, content.id, asked.trace, asked.reverse_path, asked.recipient, 0, ''
+    SELECT asked.tenant_id, asked.domain_id, asked.alias_id, content.id, asked.trace, asked.reverse_path,
+        asked.recipient, 0, ''
     FROM asked JOIN taken USING (digest) JOIN content USING (tenant_id)
 )"""
 _ANSWERED = """
@@ -324,13 +324,15 @@ _GIVEN_CONTENT = """
     SELECT id, tenant_id FROM mailstore_content
     WHERE id = ANY (string_to_array(%(contents)s::text, ' ')::bigint[])
 """
+_WAIT: Final = ("SKIP LOCKED", "")  # by whether to
 _TAKERS: Final = "(SELECT tenant_id FROM room UNION SELECT tenant_id FROM asked JOIN taken USING (digest)) taker"
 
 
 def _store(*, large: bool, wait: bool, forwards: bool) -> str:
     content = _GIVEN_CONTENT if large else _CONTENT.format(takers=_TAKERS if forwards else "room")
     return _STORE.format(
-        wait="" if wait else "SKIP LOCKED",
+        boxes="%(held)s" if large else "%(mailboxes)s",
+        wait=_WAIT[wait],
         content=content,
         forwards=_FORWARDS if forwards else "",
         forwarded=_FORWARDED if forwards else "",
@@ -351,11 +353,16 @@ WHERE mailbox_id = ANY (%(refused)s) AND digest = %(digest)b
 """
 
 # A content for each tenant, but for those that have one from an earlier transaction of this delivery. All chunks come
-# in one statement, and the largest message must get through on the slowest disk.
+# in one statement, and the largest message must get through on the slowest disk. The mailboxes are held where they are:
+# none is moved to another tenant (`mailstore.moving`) before its message has this content.
 _BEGIN_LARGE = """
-WITH wanted AS (
-    SELECT DISTINCT tenant_id FROM accounts_mailbox
+WITH box AS MATERIALIZED (
+    SELECT id, tenant_id FROM accounts_mailbox
     WHERE id = ANY (string_to_array(%(mailboxes)s::text, ' ')::bigint[])
+    ORDER BY id
+    FOR KEY SHARE {wait}
+), wanted AS (
+    SELECT tenant_id FROM box
     UNION
     SELECT unnest(%(tenants)s::bigint[])
 ), kept AS (
@@ -368,9 +375,10 @@ WITH wanted AS (
     FROM wanted WHERE tenant_id NOT IN (SELECT tenant_id FROM kept)
     RETURNING id, tenant_id
 )
-SELECT id, tenant_id, is_new, set_config('statement_timeout', '5min', true)
+SELECT id, tenant_id, is_new, (SELECT string_agg(id::text, ' ') FROM box), set_config('statement_timeout', '5min', true)
 FROM (SELECT id, tenant_id, false AS is_new FROM kept UNION ALL SELECT id, tenant_id, true FROM made) content
 """
+_BEGINS_LARGE: Final = [_BEGIN_LARGE.format(wait=wait) for wait in _WAIT]  # by whether to
 # Not COPY, which takes two thirds of the time: it is not to be had where there is row-level security.
 _ADD_CHUNK = """
 INSERT INTO mailstore_contentchunk (tenant_id, content_id, number, octets)
@@ -483,7 +491,7 @@ class Deliveries:
         if domain is None:
             return UnknownDomain()
         if state == "pending" and self._unverified != "receive":
-            self._refusals.note(tenant, domain, None, "unverified", reverse_path)
+            self._refusals.note(domain, None, "unverified", reverse_path)
             return UnverifiedDomain() if self._unverified == "defer" else UnknownDomain()
         if not reverse_path and (back := self._way_back(address, domain, tenant)):
             return back
@@ -492,7 +500,7 @@ class Deliveries:
         judged: list[tuple[int | None, Outcome | None]] = []
         for _, _, _, _, mailbox, owner, of, box_state, quota, used, target, alias_id, alias, room in rows:
             if mailbox is not None:
-                boxes.append(Box(mailbox, owner, of, room is not None))
+                boxes.append(Box(mailbox, of, room is not None))
                 left = min(_ENDLESS if quota is None else quota - used, _ENDLESS if room is None else room)
                 judged.append((mailbox, await self._refusal(mailbox, box_state, left, reverse_path, octets)))
             elif target:
@@ -502,7 +510,7 @@ class Deliveries:
             return Recipient(name, tuple(boxes), tuple(outside))
         refusals = [outcome for _, outcome in judged if outcome] or [Outcome.GONE]
         for mailbox, refusal in judged or [(None, Outcome.GONE)]:
-            self._refusals.note(tenant, domain, mailbox, refusal or "", reverse_path)
+            self._refusals.note(domain, mailbox, refusal or "", reverse_path)
         return _REFUSED[self._told(refusals)]()
 
     async def _refusal(
@@ -566,13 +574,13 @@ class Deliveries:
         outcomes = await self._store(message, recipients)
         for recipient in recipients:
             for box in recipient.boxes:
-                if box.tenant_id and outcomes[box.mailbox_id] in _REFUSALS:
+                if box.domain_id and outcomes[box.mailbox_id] in _REFUSALS:
                     outcome = outcomes[box.mailbox_id]
-                    self._refusals.note(box.tenant_id, box.domain_id, box.mailbox_id, outcome, reverse_path)
+                    self._refusals.note(box.domain_id, box.mailbox_id, outcome, reverse_path)
             for outside in recipient.outside:
                 if outcomes[outside] == Outcome.LOOP:
                     log.warning("mail loop: alias %s has sent this message outside before", outside.alias_id)
-                    self._refusals.note(outside.tenant_id, outside.domain_id, None, Outcome.LOOP, reverse_path)
+                    self._refusals.note(outside.domain_id, None, Outcome.LOOP, reverse_path)
         return [self._told(outcomes[each] for each in recipient.destinations) for recipient in recipients]
 
     async def _store(self, message: "_Message", recipients: Sequence[Recipient]) -> Outcomes:
@@ -689,7 +697,7 @@ class _Message:
             parameters |= self._forwarding(forwards)
         statement = _STORES[self.large, wait, bool(forwards)]
         store = self._store_large if self.large else self._store_small
-        decided = await store(connection, statement, parameters)
+        decided = await store(connection, statement, parameters, wait=wait)
         outcomes: Outcomes = {
             number if number > 0 else forwards[-number - 1]: Outcome(outcome) for number, outcome in decided
         }
@@ -704,6 +712,7 @@ class _Message:
         return {
             "digests": [hashlib.sha256(digest + f"{one.by} {one.address}".encode()).digest() for one in forwards],
             "tenants": [one.tenant_id for one in forwards],
+            "domains": [one.domain_id for one in forwards],
             "aliases": [one.alias_id for one in forwards],
             "outside": [one.address for one in forwards],
             "reverse_paths": [
@@ -715,22 +724,23 @@ class _Message:
         }
 
     async def _store_small(
-        self, connection: Connection, statement: str, parameters: dict[str, Any]
+        self, connection: Connection, statement: str, parameters: dict[str, Any], *, wait: bool
     ) -> list[tuple[int, str]]:
         parameters["body"] = b"".join(self._spool.chunks(CHUNK_OCTETS))
         rows = await connection.execute(statement, parameters)
         return [(number, outcome) for number, _, outcome in await rows.fetchall()]
 
     async def _store_large(
-        self, connection: Connection, statement: str, parameters: dict[str, Any]
+        self, connection: Connection, statement: str, parameters: dict[str, Any], *, wait: bool
     ) -> list[tuple[int, str]]:
         """The content first, a chunk at a time; the mailboxes are locked only for the last step."""
         async with connection.transaction():
-            rows = await connection.execute(_BEGIN_LARGE, parameters | {"stored": list(self._contents)})
+            rows = await connection.execute(_BEGINS_LARGE[wait], parameters | {"stored": list(self._contents)})
             contents = await rows.fetchall()
-            made = {tenant: content for content, tenant, is_new, _ in contents if is_new}
+            made = {tenant: content for content, tenant, is_new, *_ in contents if is_new}
             await self._add_chunks(connection, made)
             parameters["contents"] = " ".join(str(content) for content, *_ in contents)
+            parameters["held"] = contents[0][3] if contents else None
             rows = await connection.execute(statement, parameters)
             decided = await rows.fetchall()
             for _, tenant, outcome in decided:

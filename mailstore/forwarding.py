@@ -198,7 +198,14 @@ def _report(forward: Forward, refused: Refused, *, to: str, name: str) -> None:
         has_dot_lines=b"\r\n." in body,
         body=body,
     )
-    Forward.objects.create(tenant_id=forward.tenant_id, content=content, trace=b"", reverse_path="", recipient=to)
+    Forward.objects.create(
+        tenant_id=forward.tenant_id,
+        domain_id=forward.domain_id,
+        content=content,
+        trace=b"",
+        reverse_path="",
+        recipient=to,
+    )
 
 
 def _octets(content: Content) -> Iterator[bytes]:

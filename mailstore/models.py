@@ -313,6 +313,8 @@ class ImportJob(TenantOwned):
 class Forward(TenantOwned):
     """A copy on its way to an address outside: written with the delivery, handed to the MTA by a task."""
 
+    # Of the alias, or of the address that a bounce came to; null once the domain is gone.
+    domain = owned("accounts.Domain", models.SET_NULL, null=True, related_name="+", db_index=False)
     alias_id = models.BigIntegerField(null=True)
     content = owned("mailstore.Content", related_name="forwards", db_index=False)
     trace = models.BinaryField(help_text="What stands before the content.")

@@ -23,11 +23,12 @@ _WRITE = """
 INSERT INTO mailstore_refusal (
     tenant_id, domain_id, mailbox_id, reason, hour, count, first_at, last_at, sender_domain
 )
-SELECT tenant_id, domain_id, mailbox_id, reason, date_trunc('hour', now(), 'UTC'), count, now(), now(), sender_domain
+SELECT domain.tenant_id, domain_id, mailbox_id, reason, date_trunc('hour', now(), 'UTC'), count, now(), now(),
+    sender_domain
 FROM unnest(
-    %(tenants)s::bigint[], %(domains)s::bigint[], %(mailboxes)s::bigint[], %(reasons)s::text[], %(counts)s::bigint[],
-    %(senders)s::text[]
-) AS noted (tenant_id, domain_id, mailbox_id, reason, count, sender_domain)
+    %(domains)s::bigint[], %(mailboxes)s::bigint[], %(reasons)s::text[], %(counts)s::bigint[], %(senders)s::text[]
+) AS noted (domain_id, mailbox_id, reason, count, sender_domain)
+JOIN accounts_domain domain ON domain.id = domain_id
 ORDER BY domain_id, mailbox_id, reason
 ON CONFLICT (domain_id, mailbox_id, reason, hour) DO UPDATE
 SET count = mailstore_refusal.count + EXCLUDED.count, last_at = now(), sender_domain = EXCLUDED.sender_domain
@@ -35,7 +36,6 @@ SET count = mailstore_refusal.count + EXCLUDED.count, last_at = now(), sender_do
 
 
 class _Note(NamedTuple):
-    tenant_id: int
     domain_id: int
     mailbox_id: int | None
     reason: str
@@ -65,9 +65,9 @@ class Refusals:
                 await self._task
             await self._write()
 
-    def note(self, tenant_id: int, domain_id: int, mailbox_id: int | None, reason: str, reverse_path: str) -> None:
+    def note(self, domain_id: int, mailbox_id: int | None, reason: str, reverse_path: str) -> None:
         """Note that mail for a domain, or for one mailbox of it, was refused."""
-        note = _Note(tenant_id, domain_id, mailbox_id, reason)
+        note = _Note(domain_id, mailbox_id, reason)
         if note in self._counts or len(self._counts) < _MOST:
             self._counts[note] = self._counts.get(note, 0) + 1
             self._senders[note] = reverse_path.rpartition("@")[2][:255].lower()
@@ -83,7 +83,6 @@ class Refusals:
         counts, senders = self._counts, self._senders
         self._counts, self._senders = {}, {}
         parameters = {
-            "tenants": [note.tenant_id for note in counts],
             "domains": [note.domain_id for note in counts],
             "mailboxes": [note.mailbox_id for note in counts],
             "reasons": [note.reason for note in counts],

@@ -84,7 +84,8 @@ def store(
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL synchronous_commit = on")
-        # What takes long, before the mailbox is locked.
+        # What takes long, before the mailbox is locked; but nobody moves it to another tenant meanwhile.
+        [mailbox] = Mailbox.objects.raw(_HOLD, [mailbox.pk]) or [mailbox]
         contents = [_large_content(mailbox, one) for one in arrived if one.large]
         locked = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
         if locked is None:
@@ -207,6 +208,7 @@ def _content(mailbox: Mailbox, spool: Spool, body: bytes | None) -> Content:
     )
 
 
+_HOLD = "SELECT * FROM accounts_mailbox WHERE id = %s FOR KEY SHARE"
 _COPY_CHUNKS = "COPY mailstore_contentchunk (tenant_id, content_id, number, octets) FROM STDIN (FORMAT binary)"
 
 

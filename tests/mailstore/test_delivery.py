@@ -95,7 +95,7 @@ async def deliver(
 def at(customer: Customer) -> Recipient:
     """The customer's own mailbox, as it is found."""
     box = customer.mailbox
-    return Recipient(box.address, (Box(box.pk, box.tenant_id, box.domain_id),))
+    return Recipient(box.address, (Box(box.pk, box.domain_id),))
 
 
 async def add(customer: Customer, *local_parts: str, quota_octets: int | None = None) -> list[Mailbox]:
