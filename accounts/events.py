@@ -22,7 +22,7 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "domain.changed": _DOMAIN | {"fields": ["subaddress"]},
     "domain.verified": _DOMAIN,
     "domain.failing": _DOMAIN | {"failing_since": "2026-11-01T09:00:00+00:00"},
-    "domain.moved": _DOMAIN | {"from_tenant": 3, "to_tenant": 4},
+    "domain.moved": _DOMAIN | {"from_tenant": 3, "to_tenant": 4, "mailboxes": 3, "messages": 812, "octets": 4402341478},
     "domain.closed": _DOMAIN,
     "domain.reopened": _DOMAIN,
     "alias.created": _ALIAS,

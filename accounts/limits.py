@@ -8,6 +8,7 @@ tenant's before its reseller's.
 from typing import Any, Final
 
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Q
 
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
 
@@ -90,6 +91,30 @@ def hand_over(tenant: Tenant, reseller: Reseller, *, sign: int, domains: int, ma
             raise LimitReached(f"the reseller may have {most} {what}, and would have {after}")
         setattr(row, what, after)
     row.save(update_fields=list(more))
+
+
+def move_domains(before: Tenant, after: Tenant, *, domains: int, mailboxes: int, aliases: int, octets: int) -> None:
+    """Count domains with so much in them against another tenant, and its reseller. Raises `LimitReached`.
+
+    Belongs into the transaction that moves them; it holds them, their mailboxes and both tenants.
+    """
+    with connection.cursor() as cursor:
+        for tenant in sorted((before.pk, after.pk)):
+            cursor.execute("SELECT mailhost_hold_octets(NULL, %s)", (tenant,))
+    resellers = {before.reseller_id, after.reseller_id} - {None}
+    rows = Allowance.objects.filter(Q(tenant__in=(before, after), domain=None) | Q(reseller__in=resellers))
+    for row in rows.order_by("tenant_id", "reseller_id").select_for_update(no_key=True):
+        gains, loses = (row.tenant_id == one.pk or row.reseller_id == (one.reseller_id or 0) for one in (after, before))
+        more = {"domains": domains, "mailboxes": mailboxes, "aliases": aliases}
+        if row.max_octets is not None:
+            more["octets"] = octets
+        for what, count in more.items():
+            counted, most = getattr(row, what) + count * (gains - loses), getattr(row, f"max_{what}")
+            if gains and not loses and count and most is not None and counted > most:
+                whose = "tenant" if row.tenant_id else "reseller"
+                raise LimitReached(f"the {whose} may have {most} {what}, and would have {counted}")
+            setattr(row, what, counted)
+        row.save(update_fields=list(more))
 
 
 def move_octets(mailbox: Mailbox, *, to: Domain) -> None:

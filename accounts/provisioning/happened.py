@@ -20,14 +20,14 @@ def to_tenant(what: str, tenant: Tenant, changes: Changes | None = None) -> None
     )
 
 
-def to_domain(what: str, domain: Domain, changes: Changes | None = None) -> None:
-    """Record and tell that `what` happened to a domain."""
-    audit.record(f"domain.{what}", domain, changes)
+def to_domain(what: str, domain: Domain, changes: Changes | None = None, **told: Any) -> None:
+    """Record and tell that `what` happened to a domain, and what else is `told`."""
+    audit.record(f"domain.{what}", domain, changes, detail=told)
     events.emit(
         f"domain.{what}",
         tenant_id=domain.tenant_id,
         domain=domain.name,
-        payload=_told(domain, changes, name=domain.name),
+        payload=_told(domain, changes, name=domain.name, **told),
     )
 
 
