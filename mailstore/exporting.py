@@ -5,7 +5,6 @@ one. What is removed for good while it is handed out is left out.
 """
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from accounts import scope
 from accounts.models import Mailbox
 from accounts.principals import Principal
 from mailstore.models import ContentChunk, Message, unique_id
+from mailstore.zipping import Zip
 
 _LISTED: Final = 500  # messages that are looked up at once
 _AT_ONCE: Final = 1024 * 1024  # octets of contents that are looked up at once
@@ -63,26 +63,26 @@ def mbox(mailbox: Mailbox, *, removed: bool = False, principal: Principal | None
 def eml_zip(mailbox: Mailbox, *, removed: bool = False, principal: Principal | None = None) -> Iterator[bytes]:
     """A zip with a file for each message, which holds exactly its octets."""
     reader = _Reader(mailbox, removed, principal)
-    archive = _Zip()
-    for copy in reader.copies():
-        name = f"{copy.delivered_at.astimezone(UTC):%Y-%m-%d}-{copy.uid:08}.eml"
-        yield from archive.file(name, copy.delivered_at, reader.octets(copy))
-    yield from archive.end()
+    with Zip() as archive:
+        for copy in reader.copies():
+            name = f"{copy.delivered_at.astimezone(UTC):%Y-%m-%d}-{copy.uid:08}.eml"
+            yield from archive.file(name, copy.delivered_at, reader.octets(copy))
+        yield from archive.end()
 
 
 def maildir_zip(mailbox: Mailbox, *, removed: bool = False, principal: Principal | None = None) -> Iterator[bytes]:
     """A zip with a Maildir, and in it a `dovecot-uidlist`: Dovecot's POP3 shows the same unique-ids as we do."""
     reader = _Reader(mailbox, removed, principal)
-    archive = _Zip()
-    for folder in ("new", "cur", "tmp"):
-        yield from archive.folder(f"Maildir/{folder}/")
-    last = 0
-    for copy in reader.copies():
-        place = f"cur/{copy.name}:2,S" if copy.fetched else f"new/{copy.name}"
-        yield from archive.file(f"Maildir/{place}", copy.delivered_at, reader.octets(copy))
-        last = copy.uid
-    yield from archive.file("Maildir/dovecot-uidlist", datetime.now(UTC), reader.uid_list(last))
-    yield from archive.end()
+    with Zip() as archive:
+        for folder in ("new", "cur", "tmp"):
+            yield from archive.folder(f"Maildir/{folder}/")
+        last = 0
+        for copy in reader.copies():
+            place = f"cur/{copy.name}:2,S" if copy.fetched else f"new/{copy.name}"
+            yield from archive.file(f"Maildir/{place}", copy.delivered_at, reader.octets(copy))
+            last = copy.uid
+        yield from archive.file("Maildir/dovecot-uidlist", datetime.now(UTC), reader.uid_list(last))
+        yield from archive.end()
 
 
 FORMATS: Final[dict[str, Callable[..., Iterator[bytes]]]] = {"mbox": mbox, "maildir": maildir_zip, "eml": eml_zip}
@@ -178,64 +178,6 @@ class _Reader:
 
     def _transaction(self) -> AbstractContextManager[None]:
         return scope.entered(self._principal) if self._principal else transaction.atomic()
-
-
-class _Zip:
-    """A zip that is written to nowhere: what each step makes of it is handed on."""
-
-    def __init__(self) -> None:
-        self._made = _Made()
-        self._zip = zipfile.ZipFile(self._made, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-
-    def file(self, name: str, at: datetime, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Add a file. It may be larger than 4 GiB, and so may the zip."""
-        info = zipfile.ZipInfo(name, _zip_time(at))
-        info.compress_type = zipfile.ZIP_DEFLATED
-        info.external_attr = 0o600 << 16
-        with self._zip.open(info, "w", force_zip64=True) as file:
-            for piece in pieces:
-                file.write(piece)
-                yield self._made.take()
-        yield self._made.take()
-
-    def folder(self, name: str) -> Iterator[bytes]:
-        """Add an empty folder."""
-        info = zipfile.ZipInfo(name)
-        info.external_attr = (0o40700 << 16) | 0x10
-        self._zip.writestr(info, b"")
-        yield self._made.take()
-
-    def end(self) -> Iterator[bytes]:
-        """Add the directory."""
-        self._zip.close()
-        yield self._made.take()
-
-
-class _Made:
-    """What `zipfile` takes for a pipe."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, octets: bytes) -> int:
-        self._pieces.append(bytes(octets))
-        return len(octets)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def take(self) -> bytes:
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
-        return taken
-
-
-def _zip_time(at: datetime) -> tuple[int, int, int, int, int, int]:
-    at = at.astimezone(UTC)
-    return (min(max(at.year, 1980), 2107), at.month, at.day, at.hour, at.minute, at.second)
 
 
 def _quoted(pieces: Iterator[bytes]) -> Iterator[bytes]:
