@@ -15,7 +15,7 @@ from mailhost.lineserver import Endpoint
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=str)
 
-_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,19})([KMGT]?)i?B?", re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

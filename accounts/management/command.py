@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 from psycopg import errors
 
-from accounts import passwords, provisioning, quotas
+from accounts import passwords, principals, provisioning, quotas
 
 
 class ProvisioningCommand(BaseCommand):
@@ -18,7 +18,8 @@ class ProvisioningCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
-            return super().execute(*args, **options)
+            with principals.acting_as(principals.COMMAND):
+                return super().execute(*args, **options)
         except provisioning.REFUSALS as refusal:
             raise CommandError(f"{refusal}.") from None
         except OperationalError as error:

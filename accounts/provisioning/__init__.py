@@ -9,7 +9,6 @@ address away holds its domain's row meanwhile. Locks are taken in this order: do
 """
 
 from accounts.provisioning.aliases import add_alias, remove_alias, set_alias, targets_of
-from accounts.provisioning.bulk import Row, add_mailboxes
 from accounts.provisioning.domains import add_domain, change_domain, close_domain, reopen_domain
 from accounts.provisioning.logins import add_staff, change_login, remove_login, set_password, set_role
 from accounts.provisioning.lookups import find_domain, find_mailbox, find_reseller, find_tenant
@@ -27,8 +26,6 @@ from accounts.provisioning.mailboxes import (
 from accounts.provisioning.refusals import (
     REFUSALS,
     AddressTaken,
-    BadRow,
-    BadRows,
     BadValue,
     DomainTaken,
     InQuarantine,
@@ -55,8 +52,6 @@ from accounts.provisioning.tenants import (
 __all__ = [
     "REFUSALS",
     "AddressTaken",
-    "BadRow",
-    "BadRows",
     "BadValue",
     "DomainTaken",
     "InQuarantine",
@@ -64,7 +59,6 @@ __all__ = [
     "OtherTenant",
     "OwnsMailbox",
     "Refused",
-    "Row",
     "StillInUse",
     "Taken",
     "UnknownDomain",
@@ -74,7 +68,6 @@ __all__ = [
     "add_alias",
     "add_domain",
     "add_mailbox",
-    "add_mailboxes",
     "add_reseller",
     "add_staff",
     "add_tenant",

@@ -19,14 +19,12 @@ from accounts.provisioning.mailboxes import New
 from accounts.provisioning.refusals import (
     REFUSALS,
     AddressTaken,
-    BadRow,
-    BadRows,
     Refused,
     UnknownDomain,
     UnknownMailbox,
 )
 
-Action = Literal["create", "update", "put", "close"]
+Action = Literal["create", "add", "update", "put", "close"]
 Done = Literal["created", "changed", "unchanged", "closed"]
 
 
@@ -34,8 +32,9 @@ Done = Literal["created", "changed", "unchanged", "closed"]
 class Item:
     """What is to become of one mailbox.
 
-    `create` wants a free address, `update` and `close` an open mailbox; `put` takes both, and gives the mailbox what
-    is said. `values` are `MailboxValues`; without a password or a hash, an existing one stays as it is.
+    `create` wants a free address, `update` and `close` an open mailbox; `add` and `put` take both: `add` leaves an
+    existing mailbox as it is, `put` gives it what is said. `values` are `MailboxValues`, and `defaults` those of a new
+    mailbox that are not said; without a password or a hash, an existing one stays as it is.
     """
 
     action: Action
@@ -43,6 +42,7 @@ class Item:
     password: str | None = field(default=None, repr=False)
     password_hash: str | None = field(default=None, repr=False)
     values: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     state: str | None = None
     state_reason: str = ""
     release: bool = False
@@ -81,7 +81,7 @@ def apply(
     `within`: the domains that exist for whoever asks; None is all. Each new password takes a processor some 20 ms to
     hash, a hash that comes along none; `progress` is told how many are hashed, of how many.
     """
-    run = _Run(items, within, progress)
+    run = _Run(items, within, progress, must_hash=True, atomic=atomic)
     with transaction.atomic():
         results = run.carried_out()
         if atomic and any(result.refusal for result in results):
@@ -91,76 +91,17 @@ def apply(
     return results
 
 
-class Row(NamedTuple):
-    """A mailbox to be added with others."""
-
-    line: int  # where it stands, to be named in a report
-    address: str
-    password: str | None
-    quota_octets: int | None
-    password_hash: str | None = None
-    values: Mapping[str, Any] = {}
-
-
-def add_mailboxes(
-    rows: Iterable[Row | BadRow],
-    *,
-    within: QuerySet[Domain] | None = None,
-    progress: Progress = lambda done, of: None,
-) -> tuple[int, int]:
-    """Add many mailboxes, all or none. Returns how many are new, and how many were there and stay as they are.
-
-    Rows that their reader has found bad become part of the report. Raises `BadRows`.
-    """
-    rows = list(rows)
-    bad = [row for row in rows if isinstance(row, BadRow)]
-    good = [row for row in rows if isinstance(row, Row)]
-    lines = _lines(good)
-    new = [
-        Item(
-            action="create",
-            address=row.address,
-            password=row.password,
-            password_hash=row.password_hash,
-            values={"quota_octets": row.quota_octets, **row.values},
-        )
-        for row in good
-    ]
-    run = _Run(new, within, progress, keep_existing=True, must_hash=not bad)
+def check(items: Sequence[Item], *, within: QuerySet[Domain] | None = None) -> list[Result]:
+    """What `apply` would answer, without doing anything; no password is hashed."""
+    run = _Run(items, within, lambda done, of: None, must_hash=False)
     with transaction.atomic():
         results = run.carried_out()
-        bad += [
-            BadRow(row.line, _in_line(result.refusal, lines))
-            for row, result in zip(good, results, strict=True)
-            if result.refusal
-        ]
-        if bad:
-            transaction.set_rollback(True)
-    if bad:
-        raise BadRows(bad)
-    added = sum(result.done == "created" for result in results)
-    return added, len(results) - added
+        transaction.set_rollback(True)
+    return [result._replace(mailbox=None) for result in results]
 
 
 class _Twice(AddressTaken):
     """The address stands in the same list before."""
-
-
-def _lines(rows: Iterable[Row]) -> dict[str, int]:
-    first: dict[str, int] = {}
-    for row in rows:
-        try:
-            first.setdefault(addresses.address(row.address), row.line)
-        except addresses.BadAddress:
-            continue
-    return first
-
-
-def _in_line(refusal: Exception, lines: Mapping[str, int]) -> str:
-    if isinstance(refusal, _Twice):
-        name = str(refusal).partition(" ")[0]
-        return f"{name} stands in line {lines[name]} already"
-    return str(refusal)
 
 
 class _Run:
@@ -172,18 +113,17 @@ class _Run:
         within: QuerySet[Domain] | None,
         progress: Progress,
         *,
-        keep_existing: bool = False,
-        must_hash: bool = True,
+        must_hash: bool,
+        atomic: bool = False,
     ) -> None:
         self._items = items
         self._within = within
         self._progress = progress
-        self._keep_existing = keep_existing
         self._results: list[Result | None] = [None] * len(items)
         self._names: dict[int, str] = {}  # by item, the address in normal form
         self._stored: dict[int, str] = {}  # by item: the password as it is stored
         self._check()
-        if must_hash:
+        if must_hash and not (atomic and any(self._results)):
             self._hash()
 
     def carried_out(self) -> list[Result]:
@@ -208,7 +148,8 @@ class _Run:
                 if holder is not None:
                     with transaction.atomic():
                         release_address(name, holder, wanted=item.release)
-                new[number] = New(name, domain, self._stored.get(number, ""), mailboxes.checked(dict(item.values)))
+                wanted = mailboxes.checked({**item.defaults, **item.values})
+                new[number] = New(name, domain, self._stored.get(number, ""), wanted)
             except REFUSALS as refusal:
                 self._results[number] = Result(name, None, refusal)
         self._write(new)
@@ -234,16 +175,14 @@ class _Run:
 
     def _hash(self) -> None:
         """Make the stored form of each password, made before anything is locked: Argon2 lets go of the interpreter."""
-        there = set()
-        if self._keep_existing:
-            names = list(self._names.values())
-            there = set(Mailbox.objects.open().filter(address__in=names).values_list("address", flat=True))
+        names = [name for number, name in self._names.items() if self._items[number].action == "add"]
+        there = set(Mailbox.objects.open().filter(address__in=names).values_list("address", flat=True))
         wanted = {
             number: self._items[number]
             for number, name in self._names.items()
             if number not in self._stored
             and name not in there
-            and ((item := self._items[number]).action in ("create", "put") or _says_password(item))
+            and ((item := self._items[number]).action in ("create", "add", "put") or _says_password(item))
         }
         texts = [item.password for item in wanted.values()]
         for done, (number, stored) in enumerate(zip(wanted, _on_all_processors(texts), strict=True), 1):
@@ -251,9 +190,9 @@ class _Run:
             self._progress(done, len(wanted))
 
     def _to_existing(self, item: Item, mailbox: Mailbox, stored: str) -> Result:
+        if item.action == "add":
+            return Result(mailbox.address, "unchanged", mailbox=mailbox)
         if item.action == "create":
-            if self._keep_existing:
-                return Result(mailbox.address, "unchanged", mailbox=mailbox)
             raise AddressTaken(f"there is a mailbox {mailbox} already")
         with transaction.atomic():
             if item.action == "close":
@@ -282,7 +221,7 @@ class _Run:
             return
         for number, mailbox in zip(new, written, strict=True):
             item = self._items[number]
-            if item.state is not None:
+            if item.state is not None and (item.state, item.state_reason) != (mailbox.state, mailbox.state_reason):
                 mailboxes.set_state(mailbox, item.state, reason=item.state_reason)
             self._results[number] = Result(mailbox.address, "created", mailbox=mailbox)
 

@@ -1,7 +1,6 @@
 """Why something cannot be done: the words of provisioning, turned into an answer once per edge."""
 
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from accounts.addresses import BadAddress
 from accounts.hashes import BadHash
@@ -67,21 +66,6 @@ class BadValue(Refused):
     def __init__(self, text: str, *, field: str = "") -> None:
         super().__init__(text)
         self.field = field
-
-
-class BadRow(NamedTuple):
-    """A line of which nothing can be made, and why."""
-
-    line: int
-    reason: str
-
-
-class BadRows(Refused):
-    """Some lines cannot be carried out, and none was."""
-
-    def __init__(self, rows: Iterable[BadRow]) -> None:
-        self.rows = sorted(rows)
-        super().__init__("nothing was added, because of these lines")
 
 
 REFUSALS: Final = (Refused, LimitReached, BadAddress, BadPassword, BadHash)

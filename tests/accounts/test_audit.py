@@ -8,6 +8,8 @@ from django.db import DatabaseError, transaction
 from accounts import principals, provisioning
 from accounts.models import AuditEvent, Mailbox
 from accounts.principals import Principal
+from accounts.provisioning import bulk
+from accounts.provisioning.bulk import Item
 from tests.fixtures import Customer
 
 
@@ -59,8 +61,7 @@ def test_personal_data_and_secrets_are_left_out(acme: Customer) -> None:
 
 
 def test_many_mailboxes_are_recorded_each(acme: Customer) -> None:
-    rows = [provisioning.Row(line, f"u{line}@acme.test", None, None) for line in range(1, 4)]
-    provisioning.add_mailboxes(rows)
+    bulk.apply([Item(action="create", address=f"u{number}@acme.test") for number in range(3)], atomic=True)
     made = Mailbox.objects.filter(address__startswith="u").values_list("pk", flat=True)
     recorded = AuditEvent.objects.filter(action="mailbox.created", mailbox_id__in=made)
     assert recorded.count() == 3

@@ -54,6 +54,52 @@ def test_put_brings_to_a_state_and_can_be_repeated(acme: Customer) -> None:
     assert [bulk.apply([item], atomic=True)[0].done for _ in range(2)] == ["changed", "unchanged"]
 
 
+def test_add_leaves_what_is_there_and_hashes_nothing_for_it(acme: Customer) -> None:
+    seen: list[tuple[int, int]] = []
+    items = [
+        Item(action="add", address="an@acme.test", password="another", values={"quota_octets": 7}),
+        Item(action="add", address="binh@acme.test", password="secret", defaults={"quota_octets": 1000}),
+        Item(action="add", address="chi@acme.test", values={"quota_octets": 5}, defaults={"quota_octets": 1000}),
+    ]
+    results = bulk.apply(items, atomic=True, progress=lambda done, of: seen.append((done, of)))
+    assert [result.done for result in results] == ["unchanged", "created", "created"]
+    assert seen == [(1, 1)]
+    assert dict(Mailbox.objects.values_list("address", "quota_octets")) == {
+        "an@acme.test": None,
+        "binh@acme.test": 1000,
+        "chi@acme.test": 5,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_mailbox_that_somebody_adds_meanwhile_stays_as_it_is(acme: Customer) -> None:
+    items = [Item(action="add", address=f"{name}@acme.test", password="secret") for name in ("binh", "chi")]
+    results = bulk.apply(items, atomic=True, progress=lambda done, of: done == 1 and acme.add("binh", quota_octets=5))
+    assert [result.done for result in results] == ["unchanged", "created"]
+    assert provisioning.find_mailbox("binh@acme.test").quota_octets == 5
+
+
+def test_what_would_be_done_is_told_and_not_done(acme: Customer) -> None:
+    items = [
+        create("binh@acme.test", password="secret"),
+        create("an@acme.test"),
+        Item(action="put", address="an@acme.test", state="suspended"),
+        Item(action="close", address="nobody@acme.test"),
+    ]
+    results = bulk.check([items[0], *items[2:]])
+    assert [result.done for result in results] == ["created", "changed", None]
+    assert bulk.check(items[:2])[1].refusal
+    assert list(Mailbox.objects.values_list("address", "state")) == [("an@acme.test", "active")]
+
+
+def test_where_all_or_none_is_wanted_nothing_is_hashed_in_vain(acme: Customer) -> None:
+    seen: list[int] = []
+    items = [create("binh@acme.test", password="secret"), create("chi@acme.test", values={"quota_octets": -1})]
+    with pytest.raises(NotAll):
+        bulk.apply(items, atomic=True, progress=lambda done, of: seen.append(done))
+    assert not seen
+
+
 def test_all_or_none(acme: Customer) -> None:
     items = [create("binh@acme.test"), Item(action="close", address="an@acme.test"), create("x@elsewhere.test")]
     with pytest.raises(NotAll) as refused:

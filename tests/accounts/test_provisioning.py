@@ -13,14 +13,11 @@ from accounts.models import Alias, Mailbox, User
 from accounts.passwords import BadPassword
 from accounts.provisioning import (
     AddressTaken,
-    BadRow,
-    BadRows,
     BadValue,
     DomainTaken,
     InQuarantine,
     OtherTenant,
     OwnsMailbox,
-    Row,
     UnknownDomain,
     UnknownMailbox,
     UnknownTenant,
@@ -287,54 +284,3 @@ def test_the_owner_of_a_mailbox_signs_in_for_as_long_as_it_is_open(acme: Custome
     provisioning.close_mailbox(acme.mailbox)
     with pytest.raises(OwnsMailbox):
         provisioning.change_login(user, is_active=True, is_staff=True)
-
-
-def test_many_mailboxes_are_added_at_once_and_existing_ones_stay(acme: Customer, globex: Customer) -> None:
-    rows: list[Row | BadRow] = [
-        Row(1, "an@acme.test", "another", 7),
-        Row(2, "Binh@acme.test", "secret", 1000),
-        Row(3, "chi@globex.test", "secret", None),
-    ]
-    seen: list[tuple[int, int]] = []
-    assert provisioning.add_mailboxes(rows, progress=lambda done, of: seen.append((done, of))) == (2, 1)
-    assert seen == [(1, 2), (2, 2)]
-    binh = provisioning.find_mailbox("binh@acme.test")
-    assert (binh.tenant, binh.quota_octets) == (acme.tenant, 1000)
-    assert check_password("secret", binh.user.password)
-    assert provisioning.find_mailbox("chi@globex.test").tenant == globex.tenant
-    assert check_password(PASSWORD, User.objects.get(pk=acme.mailbox.user_id).password)
-    assert provisioning.add_mailboxes(rows) == (0, 3)
-
-
-def test_one_bad_row_and_none_is_added(acme: Customer) -> None:
-    provisioning.add_alias("sales@acme.test", mailbox=acme.mailbox)
-    provisioning.close_mailbox(acme.add("old"))
-    rows: list[Row | BadRow] = [
-        Row(1, "good@acme.test", "secret", None),
-        Row(2, "nonsense", "secret", None),
-        Row(3, "x@elsewhere.test", "secret", None),
-        Row(4, "sales@acme.test", "secret", None),
-        Row(5, "old@acme.test", "secret", None),
-        Row(6, "GOOD@acme.test", "secret", None),
-        Row(7, "binh@acme.test", "", None),
-        Row(8, "chi@acme.test", "secret", -1),
-        BadRow(9, "has no password"),
-    ]
-    with pytest.raises(BadRows) as refused:
-        provisioning.add_mailboxes(rows)
-    reasons = dict(refused.value.rows)
-    assert list(reasons) == [2, 3, 4, 5, 6, 7, 8, 9]
-    assert "line 1" in reasons[6]
-    assert "quarantine" in reasons[5]
-    assert not Mailbox.objects.filter(address="good@acme.test").exists()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_mailbox_that_somebody_adds_meanwhile_stays_as_it_is(acme: Customer) -> None:
-    def meanwhile(done: int, of: int) -> None:
-        if done == 1:
-            acme.add("binh")
-
-    rows = [Row(1, "binh@acme.test", "secret", 5), Row(2, "chi@acme.test", "secret", 5)]
-    assert provisioning.add_mailboxes(rows, progress=meanwhile) == (1, 1)
-    assert provisioning.find_mailbox("binh@acme.test").quota_octets is None
