@@ -81,17 +81,34 @@ def store(
 
     Several must be small ones. `then` is called in the transaction, which it undoes by raising. Raises `Gone`.
     """
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL synchronous_commit = on")
-        # What takes long, before the mailbox is locked; but nobody moves it to another tenant meanwhile.
-        [mailbox] = Mailbox.objects.raw(_HOLD, [mailbox.pk]) or [mailbox]
-        contents = [_large_content(mailbox, one) for one in arrived if one.large]
-        locked = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
-        if locked is None:
-            raise Gone
-        stored = _store(locked, arrived, contents)
-        then(stored)
+    while True:
+        try:
+            with transaction.atomic():
+                return _stored(mailbox, arrived, then)
+        except _Moved as moved:
+            mailbox = moved.mailbox
+
+
+class _Moved(Exception):
+    """The mailbox is another tenant's meanwhile."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        super().__init__()
+        self.mailbox = mailbox
+
+
+def _stored(mailbox: Mailbox, arrived: Sequence[Arrived], then: Callable[[Stored], object]) -> Stored:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL synchronous_commit = on")
+    # What takes long, before the mailbox is locked.
+    contents = [_large_content(mailbox, one) for one in arrived if one.large]
+    locked = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
+    if locked is None:
+        raise Gone
+    if contents and locked.tenant_id != mailbox.tenant_id:
+        raise _Moved(locked)
+    stored = _store(locked, arrived, contents)
+    then(stored)
     return stored
 
 

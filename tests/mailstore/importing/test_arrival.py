@@ -9,9 +9,9 @@ import pytest
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from accounts import limits
+from accounts import limits, provisioning
 from accounts.models import Allowance, Mailbox
-from mailstore import drift, purging, retention
+from mailstore import drift, moving, purging, retention
 from mailstore.importing import arrival, bring
 from mailstore.importing.source import Lost
 from mailstore.importing.unique_ids import BadFormat, can_be_kept, check, formatted
@@ -169,9 +169,18 @@ def test_an_import_ends_where_its_tenants_room_does(acme: Customer, globex: Cust
 
 
 def test_nothing_comes_into_a_closed_mailbox(acme: Customer) -> None:
-    Mailbox.objects.filter(pk=acme.mailbox.pk).update(closed_at=timezone.now())
+    provisioning.close_mailbox(acme.mailbox)
     with pytest.raises(arrival.Gone):
         run(Listed(("x", A)), acme.mailbox)
+
+
+def test_a_large_message_comes_into_a_mailbox_that_was_moved_to_another_tenant(acme: Customer) -> None:
+    before = Mailbox.objects.get(pk=acme.mailbox.pk)
+    other, _ = provisioning.add_tenant("other")
+    moving.move_domain(acme.domain, to=other)
+    run(Listed(("x", b"0123456789\r\n" * 60_000), ("y", A)), before)
+    assert {message.tenant_id for message in Message.objects.all()} == {other.pk}
+    assert {content.tenant_id for content in Content.objects.all()} == {other.pk}
 
 
 # Dates
