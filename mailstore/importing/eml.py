@@ -13,13 +13,13 @@ from mailstore.importing import unique_ids
 from mailstore.importing.maildir import UIDLIST, UidList, arrived, base_of, copy
 from mailstore.importing.source import Item, Refused, Unreadable, Write
 
-DIRECTORY_OCTETS: Final = 128 * 1024 * 1024
-"""How large the directory of a zip may be: some million messages."""
+DIRECTORY_OCTETS: Final = 32 * 1024 * 1024
+"""How large the directory of a zip may be: some 300,000 messages, of which `zipfile` holds 1 KB each. More: as mbox."""
 EXPANSION: Final = 500
 """How many times larger than in the zip a message may be."""
 
 _PIECE: Final = 64 * 1024
-_UIDLIST_OCTETS: Final = 256 * 1024 * 1024
+_UIDLIST_OCTETS: Final = 64 * 1024 * 1024
 _FOR_NOTHING: Final = 1024 * 1024  # octets that may be as small as they like
 
 
