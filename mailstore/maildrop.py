@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg import errors
 
 from accounts import addresses, app_passwords, notices, throttle
 from accounts.authentication import Busy, Passwords, Proof
@@ -35,6 +36,9 @@ ALL_READ_AHEAD: Final = 128 * 1024 * 1024
 
 
 _LEAVE: Final = 3.0  # seconds that what is done behind may take when the process ends
+
+_IN_THE_WAY: Final = (errors.LockNotAvailable, errors.DeadlockDetected, errors.ForeignKeyViolation)
+"""No fault: somebody holds the mailbox for long, or it was moved to another tenant since we looked it up."""
 
 
 class Refused(Exception):
@@ -558,8 +562,11 @@ class Maildrops:
         except Unavailable:
             self.presence.end_strays()  # what was lost on the way may have been written all the same
             raise
-        except psycopg.Error:
-            log.exception("the store failed a maildrop")
+        except psycopg.Error as error:
+            if isinstance(error, _IN_THE_WAY):
+                log.warning("somebody else is at work in a maildrop: %s", type(error).__name__)
+            else:
+                log.exception("the store failed a maildrop")
             self.presence.end_strays()
             raise Unavailable from None
 

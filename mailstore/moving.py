@@ -94,15 +94,18 @@ _WHOSE: Final = {
 
 _LOCK_BOXES = f"{_BOXES} ORDER BY id FOR UPDATE"
 
-# Not those that somebody holds: who ends a session holds it and waits for the mailbox.
 _END_SESSIONS = f"""
 WITH free AS MATERIALIZED (
     SELECT id FROM mailstore_maildropsession
     WHERE mailbox_id IN ({_BOXES}) AND ended_at IS NULL
-    FOR UPDATE SKIP LOCKED
+    ORDER BY id
+    FOR UPDATE {{wait}}
 )
 UPDATE mailstore_maildropsession session SET ended_at = now(), "end" = 'ended' FROM free WHERE session.id = free.id
 """
+# Who ends a session holds it and waits for the mailbox: the first time we come before the mailbox, too.
+_END_ALL_SESSIONS = _END_SESSIONS.format(wait="")
+_END_FREE_SESSIONS = _END_SESSIONS.format(wait="SKIP LOCKED")
 _OPEN_SESSIONS = (
     f"SELECT EXISTS (SELECT FROM mailstore_maildropsession WHERE mailbox_id IN ({_BOXES}) AND ended_at IS NULL)"
 )
@@ -220,6 +223,7 @@ class _Move:
         if self._domains[0].tenant_id == self._to.pk:
             return Moved()
         with connection.cursor() as cursor:
+            self._run(cursor, _END_ALL_SESSIONS)
             self._run(cursor, _LOCK_BOXES)
             self._end_sessions(cursor)
             self._before, self._to = self._tenants(Tenant.objects.select_for_update(no_key=True))
@@ -247,10 +251,10 @@ class _Move:
         return both[self._domains[0].tenant_id], both[self._to.pk]
 
     def _end_sessions(self, cursor: CursorWrapper) -> None:
-        """No new one can begin: the mailboxes are held."""
+        """Those that began before the mailboxes were held; now none can."""
         deadline = time.monotonic() + _PATIENCE
         while self._run(cursor, _OPEN_SESSIONS).fetchone() == (True,):
-            if not self._run(cursor, _END_SESSIONS).rowcount:
+            if not self._run(cursor, _END_FREE_SESSIONS).rowcount:
                 if time.monotonic() > deadline:
                     raise Busy(f"sessions in {self._domain} do not end, and nothing was moved: try again")
                 time.sleep(0.05)
