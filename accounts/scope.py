@@ -28,6 +28,12 @@ SELECT set_config('role', %s, true), set_config('mailhost.host', %s, true),
 """
 _TENANTS = "SELECT coalesce(array_agg(id), '{}')::text FROM accounts_tenant WHERE reseller_id = %s"
 
+_INCLUDE = """
+SELECT set_config('mailhost.tenants', array_append(current_setting('mailhost.tenants')::bigint[], %s)::text, true)
+FROM accounts_tenant
+WHERE id = %s AND reseller_id = nullif(current_setting('mailhost.reseller', true), '')::bigint
+"""
+
 _HOST: Final = ("on", "", "")
 _NOTHING: Final = ("", "", "")
 
@@ -53,6 +59,12 @@ def whole_host() -> Iterator[None]:
     with _transaction():
         _set(*_HOST)
         yield
+
+
+def include(tenant_id: int) -> None:
+    """A tenant that a reseller has just made belongs to the scope in which it was, from now on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_INCLUDE, (tenant_id, tenant_id))
 
 
 def principal_of(user: Any) -> Principal | None:

@@ -145,7 +145,6 @@ MAILHOST_DNS_SERVERS = env.read("MAILHOST_DNS_SERVERS", "", env.name_servers)
 
 MAILHOST_RETENTION = env.read("MAILHOST_RETENTION", "14d", env.duration)
 MAILHOST_SESSION_HISTORY = env.read("MAILHOST_SESSION_HISTORY", "400d", env.duration)
-MAILHOST_IDEMPOTENCY_LIFE = env.read("MAILHOST_IDEMPOTENCY_LIFE", "24h", env.interval)
 MAILHOST_LEDGER_LIFE = env.read("MAILHOST_LEDGER_LIFE", "8d", env.duration)
 MAILHOST_PURGE_INTERVAL = env.read("MAILHOST_PURGE_INTERVAL", "5m", env.interval)
 # A listener that has not renewed its heartbeat for this long has lost its maildrops (mailstore/presence.py).
@@ -250,6 +249,13 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "TokenScope": "accounts.permissions.SCOPES",
+        "DomainState": "accounts.models.Domain.State",
+        "MailboxState": "accounts.models.Mailbox.State",
+        "WebhookDeliveryState": "accounts.models.WebhookDelivery.State",
+        "Role": "accounts.models.Role",
+    },
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "accounts.api.schema.complete"],
 }
 X_FRAME_OPTIONS = "DENY"

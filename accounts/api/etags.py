@@ -35,6 +35,11 @@ def check_unchanged(request: HttpRequest, tag: str | None) -> None:
         raise Problem("changed-meanwhile", "It exists already.")
 
 
+def is_conditional(request: HttpRequest) -> bool:
+    """Whether a write has preconditions."""
+    return "If-Match" in request.headers or "If-None-Match" in request.headers
+
+
 def is_known(request: HttpRequest, tag: str) -> bool:
     """Whether the caller has what is shown already."""
     known = request.headers.get("If-None-Match", "")

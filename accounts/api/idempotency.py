@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import re
-from datetime import datetime
 from typing import Final, NamedTuple
 
 from cryptography.fernet import Fernet
@@ -73,12 +72,6 @@ def keep(claim: Claim, answer: HttpResponse) -> None:
 def is_kept(answer: HttpResponse) -> bool:
     """Whether the request would be answered like that again: not where it was not carried out for another reason."""
     return answer.status_code < 500 and answer.status_code not in (401, 429)
-
-
-def forget(*, before: datetime) -> int:
-    """Forget the answers from before then. Returns how many."""
-    forgotten, _ = IdempotencyKey.objects.filter(created_at__lt=before).delete()
-    return forgotten
 
 
 def _whose(principal: Principal) -> str:

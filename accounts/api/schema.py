@@ -43,8 +43,6 @@ def as_json() -> str:
 class Schema(AutoSchema):
     """An operation of a `Resource`, with its scope, its headers and how it fails."""
 
-    method_mapping = {**AutoSchema.method_mapping, "put": "put"}
-
     def get_auth(self) -> list[dict[str, Any]]:
         return [{"token": []}, {"session": []}]
 

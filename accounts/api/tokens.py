@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import addresses, permissions, tokens
-from accounts.api.problems import FieldError, Problem, about
+from accounts.api.problems import about
 from accounts.api.serializers import Network, Strict, Text
 from accounts.api.views import Resource, needs
 from accounts.models import ApiToken, Domain, Mailbox, Reseller, Role, Tenant
@@ -104,22 +104,15 @@ class Tokens(Resource):
         """What these names are, of what exists for whoever asks. Raises `Problem`."""
         found: dict[str, Any] = {}
         if names["tenant"]:
-            found["tenant"] = self._one(Tenant, "tenant", slug=names["tenant"])
+            found["tenant"] = self.named(Tenant, "tenant", slug=names["tenant"])
         if names["reseller"]:
-            found["reseller"] = self._one(Reseller, "reseller", slug=names["reseller"])
+            found["reseller"] = self.named(Reseller, "reseller", slug=names["reseller"])
         if names["mailbox"]:
             with about("mailbox"):
                 address = addresses.address(names["mailbox"])
-            found["mailbox"] = self._one(Mailbox, "mailbox", address=address, closed_at=None)
+            found["mailbox"] = self.named(Mailbox, "mailbox", address=address, closed_at=None)
         if names["domains"]:
             with about("domains"):
                 hosts = {addresses.domain(name) for name in names["domains"]}
-            found["domains"] = [self._one(Domain, "domain", "domains", name=host) for host in sorted(hosts)]
+            found["domains"] = [self.named(Domain, "domain", "domains", name=host) for host in sorted(hosts)]
         return found
-
-    def _one(self, model: Any, kind: str, field: str = "", **key: Any) -> Any:
-        row = model.objects.visible_to(self.principal).filter(**key).first()
-        if row is None:
-            text = f"There is no {kind} {next(iter(key.values()))}."
-            raise Problem(f"unknown-{kind}", text, errors=[FieldError(field or kind, f"unknown-{kind}", text)])
-        return row

@@ -90,19 +90,35 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
         found: QuerySet[Any] = self.queryset.all().visible_to(self.principal)
         return found
 
+    def listed(self) -> QuerySet[Any]:
+        """Those of them that a list begins with, before it is filtered."""
+        return self.rows()
+
     def find(self, *, lock: bool = False) -> Any:
         """The row that the address names. Raises `Problem` with 404, and where it is to be written with 412.
 
         With `lock` nobody changes it until the transaction ends.
         """
-        found = self.look_up(self.kwargs[self.lookup_field], lock=lock)
+        found = self.find_or_none(lock=lock)
         if found is None:
-            if lock:
-                etags.check_unchanged(self.request._request, None)
             raise Problem("not-found")
-        if lock:
-            etags.check_unchanged(self.request._request, self.tag(found))
         return found
+
+    def find_or_none(self, *, lock: bool = False) -> Any:
+        """As `find`, for what may be there or not. Without preconditions nothing need be locked yet."""
+        conditional = lock and etags.is_conditional(self.request._request)
+        found = self.look_up(self.kwargs[self.lookup_field], lock=conditional)
+        if conditional:
+            etags.check_unchanged(self.request._request, None if found is None else self.tag(found))
+        return found
+
+    def named(self, model: Any, kind: str, field: str = "", **key: Any) -> Any:
+        """What a field of the body names, of what exists for whoever asks. Raises `Problem`."""
+        row = model.objects.visible_to(self.principal).filter(**key).first()
+        if row is None:
+            text = f"There is no {kind} {next(iter(key.values()))}."
+            raise Problem(f"unknown-{kind}", text, errors=[FieldError(field or kind, f"unknown-{kind}", text)])
+        return row
 
     def look_up(self, name: str, *, lock: bool = False) -> Any:
         """The row of that name, or None. To be overridden where a name has several spellings."""
@@ -159,7 +175,7 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
 
     def list(self, request: Request) -> HttpResponseBase:
         """Those that exist for whoever asks, a page at a time."""
-        page = self.paginate_queryset(self._filtered(self.rows()))
+        page = self.paginate_queryset(self._filtered(self.listed()))
         assert page is not None
         data = self.get_serializer(page, many=True).data
         return self.get_paginated_response([self._selected(shown) for shown in data])
@@ -266,7 +282,9 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
         try:
             permissions.check(self.principal, self.resource, self.verb)
         except permissions.NotAllowed:
-            if self.lookup_field in self.kwargs and self.look_up(self.kwargs[self.lookup_field]) is None:
+            if self.lookup_field not in self.kwargs:
+                self.rows()  # may say that what they belong to does not exist
+            elif self.look_up(self.kwargs[self.lookup_field]) is None:
                 raise Problem("not-found") from None
             raise
 

@@ -6,7 +6,7 @@ from typing import Any, Final, TypedDict, Unpack
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from accounts import audit, limits
+from accounts import audit, limits, scope
 from accounts.models import Domain, Mailbox, Reseller, Tenant, User
 from accounts.provisioning import happened, values
 from accounts.provisioning.domains import close_domain
@@ -101,6 +101,7 @@ def add_tenant(
                 tenant = Tenant.objects.create(slug=slug, reseller=reseller, **fields)
         except IntegrityError as error:  # somebody else's, who does not exist for whoever asks
             raise values.taken(error) from None
+        scope.include(tenant.pk)
         limits.open_for(tenant)
         happened.to_tenant("created", tenant)
     return tenant, True

@@ -1,12 +1,20 @@
 """Two tenants, of which one is a reseller's; and a program for each role in the first."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from accounts.models import Reseller, Role, Tenant
+from mailhost import environment
 from tests.accounts.api.programs import Program, token_text
 from tests.fixtures import Customer
+
+
+@pytest.fixture(autouse=True)
+def forwarding(settings: Any) -> None:
+    """The host has an MTA for what goes outside."""
+    settings.MAILHOST_FORWARD_SMTP = environment.address("127.0.0.1:25")
 
 
 @pytest.fixture

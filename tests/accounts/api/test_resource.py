@@ -9,7 +9,6 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.api import idempotency
 from accounts.models import ApiToken, AuditEvent, IdempotencyKey
 from tests.accounts.api.programs import Program, refusal, token_text
 from tests.fixtures import Customer
@@ -326,12 +325,6 @@ def test_what_is_shown_once_lies_sealed(admin: Program) -> None:
 def test_a_key_that_is_none_is_refused(admin: Program, key: str) -> None:
     answer = admin.send("POST", "/tokens/", WANTED, Idempotency_Key=key)
     assert refusal(answer, 400)["code"] == "bad-idempotency-key"
-
-
-def test_keys_are_forgotten(admin: Program) -> None:
-    admin.send("POST", "/tokens/", WANTED, Idempotency_Key="key-1")
-    assert idempotency.forget(before=timezone.now()) == 1
-    assert not IdempotencyKey.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,0 +1,151 @@
+"""Aliases over the API."""
+
+from typing import Any, ClassVar
+
+import django_filters as filters
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from rest_framework import serializers
+
+from accounts import addresses, provisioning
+from accounts.addresses import BadAddress
+from accounts.api.domains import domain_of
+from accounts.api.named import Named
+from accounts.api.problems import FieldError, Problem
+from accounts.api.serializers import Strict, Text
+from accounts.api.tenants import written
+from accounts.models import Alias, Domain, Mailbox
+
+
+class AliasShown(serializers.ModelSerializer[Alias]):
+    """A further address, whose mail goes to mailboxes and to addresses outside."""
+
+    tenant = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
+    domain = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
+    targets = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Alias
+        fields: ClassVar = ["id", "address", "tenant", "domain", "targets", "expires_at", "created_at"]
+        read_only_fields = fields
+
+    def get_targets(self, alias: Alias) -> list[str]:
+        return sorted(target.mailbox.address if target.mailbox else target.address for target in alias.targets.all())
+
+
+class AliasWanted(Strict):
+    """What an alias is to be."""
+
+    address = Text(
+        max_length=400, required=False, help_text="`@example.test` takes what nothing else does. For POST alone."
+    )
+    targets = serializers.ListField(
+        child=Text(max_length=400),
+        required=False,
+        allow_empty=False,
+        max_length=200,
+        help_text="Mailboxes of the tenant, and addresses outside.",
+    )
+    expires_at = serializers.DateTimeField(required=False, allow_null=True, help_text="From then on it takes no mail.")
+    release = serializers.BooleanField(
+        required=False, write_only=True, help_text="Give the address away although it is in quarantine."
+    )
+
+
+class AliasFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has no types
+    search = filters.CharFilter(method="begins", help_text="How the address begins; or @ and its domain.")
+    tenant = filters.CharFilter(field_name="tenant__slug")
+    domain = filters.CharFilter(method="of_domain", help_text="Its name, in any spelling.")
+    target = filters.CharFilter(method="to_target", help_text="An address that its mail goes to.")
+    expired = filters.BooleanFilter(method="is_expired")
+    created_since = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
+    created_until = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
+
+    def begins(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
+        return rows.filter(address__startswith=text.lower())
+
+    def of_domain(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
+        try:
+            host = addresses.domain(text)
+        except BadAddress:
+            return rows.none()
+        domain = Domain.objects.visible_to(self.request.principal).filter(name=host).first()
+        return rows.filter(domain=domain) if domain else rows.none()
+
+    def to_target(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
+        try:
+            address = addresses.address(text)
+        except BadAddress:
+            return rows.none()
+        mailbox = Mailbox.objects.visible_to(self.request.principal).open().filter(address=address).first()
+        to = Q(targets__mailbox=mailbox) if mailbox else Q(targets__address=address)
+        return rows.filter(to)
+
+    def is_expired(self, rows: QuerySet[Any], name: str, expired: bool) -> QuerySet[Any]:
+        past = Q(expires_at__lte=timezone.now())
+        return rows.filter(past) if expired else rows.exclude(past)
+
+
+@written(AliasWanted, AliasShown)
+class Aliases(Named):
+    """Aliases."""
+
+    resource = "aliases"
+    queryset = Alias.objects.select_related("tenant", "domain").prefetch_related("targets__mailbox")
+    serializer_class = AliasShown
+    wanted = AliasWanted
+    filterset_class = AliasFilters
+    lookup_field = "address"
+    lookup_value_regex = "[^/]+"
+    orderings = ("address", "created_at", "expires_at")
+
+    def normal(self, name: str) -> str:
+        return addresses.alias(name)
+
+    def add(self, name: str, values: dict[str, Any]) -> tuple[Any, bool]:
+        domain = domain_of(self, name, field="address")
+        address = self.normal(name)
+        if there := self.rows().filter(address=address).first():
+            return there, False
+        if "targets" not in values:
+            raise Problem("invalid", errors=[FieldError("targets", "required", "This field is required.")])
+        mailboxes, outside = self._targets(values["targets"])
+        return provisioning.set_alias(
+            address,
+            tenant_id=domain.tenant_id,
+            mailboxes=mailboxes,
+            outside=outside,
+            expires_at=values.get("expires_at"),
+            release=values.get("release", False),
+        )
+
+    def change(self, row: Any, values: dict[str, Any]) -> None:
+        if "targets" in values:
+            mailboxes, outside = self._targets(values["targets"])
+        else:
+            targets = list(row.targets.select_related("mailbox"))
+            mailboxes = [target.mailbox for target in targets if target.mailbox]
+            outside = [target.address for target in targets if not target.mailbox]
+        provisioning.set_alias(
+            row.address,
+            tenant_id=row.tenant_id,
+            mailboxes=mailboxes,
+            outside=outside,
+            expires_at=values.get("expires_at", row.expires_at),
+        )
+
+    def remove(self, row: Any) -> None:
+        self.would("remove", f"removes the alias {row}", aliases=1)
+        provisioning.remove_alias(row)
+
+    def _targets(self, texts: list[str]) -> tuple[list[Mailbox], list[str]]:
+        """The mailboxes among them that exist for whoever asks, and the other addresses."""
+        names: dict[str, None] = {}
+        for number, text in enumerate(texts):
+            try:
+                names[addresses.address(text)] = None
+            except BadAddress as refusal:
+                raise Problem("bad-address", f"{refusal}.", field=f"targets.{number}") from None
+        found = Mailbox.objects.visible_to(self.principal).open().filter(address__in=names)
+        mailboxes = {mailbox.address: mailbox for mailbox in found}
+        return list(mailboxes.values()), [name for name in names if name not in mailboxes]

@@ -1,0 +1,176 @@
+"""Domains over the API."""
+
+from typing import Any, ClassVar
+
+import django_filters as filters
+from django.db.models import QuerySet
+from django.http import HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+
+from accounts import addresses, provisioning, tasks, verification
+from accounts.addresses import BadAddress
+from accounts.api.fields import ExternalId, HasShown, LimitsShown, LimitsWanted, closing, set_limits
+from accounts.api.named import Named
+from accounts.api.problems import Problem, about
+from accounts.api.serializers import Strict, Text
+from accounts.api.tenants import NameFilters, written
+from accounts.api.views import needs
+from accounts.models import Domain, Tenant
+
+
+class RecordShown(serializers.Serializer[Any]):
+    """The TXT record that shows whose the domain is."""
+
+    name = serializers.CharField()
+    text = serializers.CharField()
+
+
+class DomainShown(serializers.ModelSerializer[Domain]):
+    """A domain whose mail is hosted here."""
+
+    tenant = serializers.SlugRelatedField[Tenant](slug_field="slug", read_only=True)
+    alias_of = serializers.SlugRelatedField[Domain](slug_field="name", read_only=True, allow_null=True)
+    record = serializers.SerializerMethodField()
+    limits = LimitsShown(source="allowance", read_only=True)
+    has = HasShown(source="allowance", read_only=True)
+
+    class Meta:
+        model = Domain
+        fields: ClassVar = [
+            "name", "tenant", "external_id", "state", "record", "checked_at", "failing_since", "alias_of", "subaddress",
+            "limits", "has", "closed_at", "created_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_record(self, domain: Domain) -> RecordShown:
+        name, text = verification.record(domain)
+        return {"name": name, "text": text}  # type: ignore[return-value] # the annotation is for the description
+
+
+class DomainWanted(Strict):
+    """What a domain is to be."""
+
+    name = Text(max_length=255, required=False, help_text="In any spelling; in the address, for PUT and PATCH.")
+    tenant = Text(max_length=63, required=False, help_text="Whose it is. Yours, if you have but one.")
+    external_id = ExternalId()
+    alias_of = Text(max_length=255, required=False, allow_null=True, help_text="Has the same local parts as that one.")
+    subaddress = Text(
+        max_length=1, required=False, allow_null=True, allow_blank=True, help_text="Such as +. Null: the host's."
+    )
+    limits = LimitsWanted(required=False)
+
+
+class DomainFilters(NameFilters):
+    search = filters.CharFilter(method="begins", help_text="How the name begins.")
+    tenant = filters.CharFilter(field_name="tenant__slug")
+    state = filters.ChoiceFilter(choices=Domain.State.choices)
+    alias_of = filters.CharFilter(field_name="alias_of__name")
+    closed = filters.BooleanFilter(field_name="closed_at", lookup_expr="isnull", exclude=True)
+
+    def begins(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
+        return rows.filter(name__startswith=text.lower())
+
+
+@written(DomainWanted, DomainShown)
+class Domains(Named):
+    """Domains, whose mail is hosted here."""
+
+    resource = "domains"
+    queryset = Domain.objects.select_related("tenant", "alias_of", "allowance")
+    serializer_class = DomainShown
+    wanted = DomainWanted
+    filterset_class = DomainFilters
+    lookup_field = "name"
+    lookup_value_regex = "[^/]+"
+    orderings = ("name", "created_at", "checked_at")
+    volatile = frozenset({"has", "checked_at"})
+
+    def normal(self, name: str) -> str:
+        return addresses.domain(name)
+
+    def add(self, name: str, values: dict[str, Any]) -> tuple[Any, bool]:
+        given = self._named(dict(values))
+        wanted = given.pop("limits", None)
+        tenant = given.pop("tenant", None) or self._own_tenant()
+        with about("name"):
+            domain, added = provisioning.add_domain(name, tenant=tenant, **given)
+        if added:
+            set_limits(domain, wanted, resource=self.resource, by=self.principal)
+        return domain, added
+
+    def change(self, row: Any, values: dict[str, Any]) -> None:
+        if row.closed_at:
+            raise Problem("closed")
+        values = self._named(dict(values))
+        if values.pop("tenant", row.tenant) != row.tenant:
+            raise Problem("other-tenant", f"{row} belongs to another tenant.", field="tenant")
+        set_limits(row, values.pop("limits", None), resource=self.resource, by=self.principal)
+        provisioning.change_domain(row, **values)
+
+    def remove(self, row: Any) -> None:
+        summary, counts = closing("1 domain and ", domain=row)
+        self.would("close", summary, domains=1, **counts)
+        provisioning.close_domain(row)
+
+    @extend_schema(request=None, responses={200: DomainShown})
+    @needs("delete")
+    @action(detail=True, methods=["post"])
+    def reopen(self, request: Request, name: str) -> HttpResponseBase:
+        """Undo the closing of a domain; its mailboxes are reopened each."""
+        row = self.find(lock=True)
+        provisioning.reopen_domain(row)
+        self.would("reopen", f"reopens {row}", domains=1)
+        return self._written(row, is_new=False)
+
+    @extend_schema(request=None, responses={200: DomainShown})
+    @needs("check")
+    @action(detail=True, methods=["post"])
+    def check(self, request: Request, name: str) -> HttpResponseBase:
+        """Ask DNS now whether the domain is its tenant's."""
+        row = self.find(lock=True)
+        if row.closed_at:
+            raise Problem("closed")
+        self.would("check", f"asks DNS for the record of {row}", domains=1)
+        if not self.is_dry_run:
+            verification.check(row, tasks.verification_config())
+        return self._written(row, is_new=False)
+
+    @extend_schema(request=None, responses={200: DomainShown})
+    @needs("verify")
+    @action(detail=True, methods=["post"])
+    def verify(self, request: Request, name: str) -> HttpResponseBase:
+        """Let it be verified because an operator says so."""
+        row = self.find(lock=True)
+        if row.closed_at:
+            raise Problem("closed")
+        verification.trust(row)
+        self.would("verify", f"takes {row} for its tenant's", domains=1)
+        return self._written(row, is_new=False)
+
+    def _own_tenant(self) -> Tenant:
+        if self.principal.tenant_id is None:
+            raise Problem("invalid", "It must be said whose the domain is.", field="tenant")
+        tenant: Tenant = Tenant.objects.get(pk=self.principal.tenant_id)
+        return tenant
+
+    def _named(self, values: dict[str, Any]) -> dict[str, Any]:
+        if "tenant" in values:
+            values["tenant"] = self.named(Tenant, "tenant", slug=values["tenant"])
+        if values.get("alias_of"):
+            with about("alias_of"):
+                host = addresses.domain(values["alias_of"])
+            values["alias_of"] = self.named(Domain, "domain", "alias_of", name=host)
+        return values
+
+
+def domain_of(view: Any, address: str, *, field: str) -> Domain:
+    """The domain of an address, if it exists for whoever asks. Raises `Problem`."""
+    try:
+        host = addresses.split(addresses.alias(address))[1]
+    except BadAddress as refusal:
+        raise Problem("bad-address", f"{refusal}.", field=field) from None
+    found: Domain = view.named(Domain, "domain", field, name=host, closed_at=None)
+    return found
