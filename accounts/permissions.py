@@ -61,6 +61,7 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
     "app-passwords": {
         "read": _DOMAIN | {Role.MEMBER},
         "create": _DOMAIN | {Role.MEMBER},
+        "change": _DOMAIN | {Role.MEMBER},
         "delete": _DOMAIN | {Role.MEMBER},
     },
     "messages": {

@@ -250,7 +250,8 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
-        "TokenScope": "accounts.permissions.SCOPES",
+        "TokenScope": "accounts.api.tokens.SCOPES",
+        "AppPasswordScope": "accounts.models.AppPassword.Scope",
         "DomainState": "accounts.models.Domain.State",
         "MailboxState": "accounts.models.Mailbox.State",
         "WebhookDeliveryState": "accounts.models.WebhookDelivery.State",

@@ -62,6 +62,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "import-running": Kind(409, "An import of the mailbox has not ended", "Wait for it, or cancel it."),
     "limit-reached": Kind(409, "A limit is reached", "Raise the limit, or remove something."),
     "refused": Kind(409, "It cannot be done"),
+    "too-many": Kind(409, "There are as many as there may be"),
+    "not-in-use": Kind(409, "It was revoked"),
     "closed": Kind(409, "It is closed", "Reopen it first."),
     "not-all": Kind(409, "Nothing was done, because of some items", "See `results`."),
     "length-required": Kind(411, "The length of the body is not known", "Send Content-Length."),

@@ -14,6 +14,8 @@ from accounts.api.serializers import Network, Strict, Text
 from accounts.api.views import Resource, needs
 from accounts.models import ApiToken, Domain, Mailbox, Reseller, Role, Tenant
 
+SCOPES = [(scope, scope) for scope in permissions.SCOPES]
+
 
 class TokenShown(serializers.ModelSerializer[ApiToken]):
     """A token, without its text."""
@@ -47,9 +49,7 @@ class TokenWanted(Strict):
 
     name = Text(max_length=100, help_text="What uses it.")
     role = serializers.ChoiceField(choices=Role.choices)
-    scopes = serializers.ListField(
-        child=serializers.ChoiceField(choices=[(scope, scope) for scope in permissions.SCOPES]), allow_empty=False
-    )
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), allow_empty=False)
     tenant = Text(max_length=63, required=False, allow_null=True, help_text="Whose it is.")
     reseller = Text(max_length=63, required=False, allow_null=True)
     domains = serializers.ListField(child=Text(max_length=253), required=False, help_text="Of a domain-admin.")

@@ -3,6 +3,7 @@
 from rest_framework.routers import SimpleRouter
 
 from accounts.api.aliases import Aliases
+from accounts.api.app_passwords import AppPasswords
 from accounts.api.audit import AuditEvents
 from accounts.api.domains import Domains
 from accounts.api.mailboxes import Mailboxes
@@ -15,6 +16,7 @@ router.register("aliases", Aliases, basename="alias")
 router.register("audit-events", AuditEvents, basename="audit-event")
 router.register("domains", Domains, basename="domain")
 router.register("mailboxes", Mailboxes, basename="mailbox")
+router.register("mailboxes/(?P<address>[^/]+)/app-passwords", AppPasswords, basename="app-password")
 router.register("resellers", Resellers, basename="reseller")
 router.register("tenants", Tenants, basename="tenant")
 router.register("tokens", Tokens, basename="token")

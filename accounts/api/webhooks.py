@@ -208,8 +208,7 @@ class WebhookDeliveries(Resource):
         webhook = Webhook.objects.visible_to(self.principal).filter(pk=self.kwargs["webhook"]).first()
         if webhook is None:
             raise Problem("not-found")
-        # Deliveries are of the tenant whose event it is; whose webhook it is sees them.
-        return self.queryset.filter(webhook=webhook)
+        return webhooks.deliveries_visible_to(self.principal).select_related("event").filter(webhook=webhook)
 
     def list(self, request: Request, webhook: str) -> HttpResponseBase:  # type: ignore[override]
         """Those of the webhook, the newest first."""

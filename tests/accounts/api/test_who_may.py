@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from accounts import permissions, provisioning, tokens, webhooks
+from accounts import app_passwords, permissions, provisioning, tokens, webhooks
 from accounts.models import AuditEvent, Event, Reseller, WebhookDelivery
 from tests.accounts.api.programs import ROLES, Program, refusal, token_text
 from tests.fixtures import Customer
@@ -60,6 +60,7 @@ def names(acme: Customer, globex: Customer, reseller: Reseller, other_reseller: 
         webhook, _ = webhooks.add("https://example.com/", tenant=customer.tenant, allow_private=False)
         event = Event.objects.create(tenant=customer.tenant, kind="mailbox.created", payload={})
         delivery = WebhookDelivery.objects.create(tenant=customer.tenant, webhook=webhook, event=event)
+        app, _ = app_passwords.create(customer.mailbox, name="phone")
         text = token_text("support", tenant=customer.tenant)
         audited = AuditEvent.objects.create(
             tenant_id=customer.tenant.pk, through="system", action="x", target_kind="x",
@@ -71,6 +72,7 @@ def names(acme: Customer, globex: Customer, reseller: Reseller, other_reseller: 
             "domains": customer.domain.name,
             "mailboxes": customer.mailbox.address,
             "aliases": alias.address,
+            "app-passwords": str(app.pk),
             "tokens": str(tokens.prefix_of(text)),
             "webhooks": str(webhook.pk),
             "deliveries": str(delivery.pk),
