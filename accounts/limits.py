@@ -10,6 +10,7 @@ from typing import Any, Final
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 
+from accounts import audit
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
 
 FIELDS: Final = ("max_domains", "max_mailboxes", "max_aliases", "max_octets")
@@ -71,6 +72,7 @@ def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict
             values |= {"octets": 0 if values["max_octets"] is None else used_octets(target), "warned_percent": 0}
         if values:
             Allowance.objects.filter(pk=allowance.pk).update(**values)
+            audit.record(f"{target._meta.model_name}.limited", target, changed)
     return changed
 
 

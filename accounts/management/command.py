@@ -4,6 +4,7 @@ import argparse
 import getpass
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -32,6 +33,15 @@ class ProvisioningCommand(BaseCommand):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return None
 
+    def ask(self, question: str) -> None:
+        """Go on only if whoever sits at the terminal says yes. Raises `CommandError`."""
+        if not sys.stdin.isatty():
+            raise CommandError("There is no terminal to ask whether it is meant: use --yes.")
+        self.stdout.write(f"{question} [y/N] ", ending="")
+        self.stdout.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise CommandError("Nothing was done.")
+
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
@@ -43,6 +53,15 @@ def quota(text: str) -> int | None:
         return quotas.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(text: str) -> int | None:
+    """A limit, or none, for `add_argument(type=…)`."""
+    if text.lower() == "none":
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise argparse.ArgumentTypeError("it must be a whole number, or none")
+    return int(text)
 
 
 class Password(NamedTuple):
@@ -74,6 +93,15 @@ def read_password(address: str, options: dict[str, Any]) -> Password:
         raise CommandError("There is no terminal to ask for a password: use --password-stdin or --generate.")
     passwords.check(text)
     return Password(text, generated=False)
+
+
+def moment(text: str) -> datetime:
+    """A time such as `2027-01-31` or `2027-01-31T18:00:00Z`, for `add_argument(type=…)`. Without a zone it is UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("it must be a time such as 2027-01-31 or 2027-01-31T18:00:00Z") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _read_line() -> str:

@@ -50,6 +50,18 @@ def find_mailbox(address: str) -> Mailbox:
     return mailbox
 
 
+def find_last_mailbox(address: str) -> Mailbox:
+    """As `find_mailbox`; where none is open, the one that was closed last and is not purged yet."""
+    try:
+        return find_mailbox(address)
+    except UnknownMailbox:
+        closed = Mailbox.objects.exclude(closed_at=None).select_related("user", "tenant")
+        found: Mailbox | None = closed.filter(address=addresses.address(address)).order_by("-closed_at").first()
+        if found is None:
+            raise
+        return found
+
+
 def domains_of(names: Iterable[str], *, lock: bool = False) -> dict[str, Domain]:
     """The open domains of these addresses, by name. Whoever holds them alone gives their addresses away."""
     hosts = {addresses.split(name)[1] for name in names}

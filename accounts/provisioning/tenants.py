@@ -50,8 +50,8 @@ def add_reseller(slug: str, *, name: str = "", external_id: str | None = None) -
     return reseller, True
 
 
-def change_reseller(reseller: Reseller, **given: Unpack[ResellerValues]) -> None:
-    """Give a reseller these values. Raises `UnknownReseller`, `BadValue`, `Taken`."""
+def change_reseller(reseller: Reseller, **given: Unpack[ResellerValues]) -> bool:
+    """Give a reseller these values; whether any is new. Raises `UnknownReseller`, `BadValue`, `Taken`."""
     wanted: dict[str, Any] = dict(given)
     if "name" in wanted:
         wanted["name"] = values.name(wanted["name"], of="reseller")
@@ -65,6 +65,7 @@ def change_reseller(reseller: Reseller, **given: Unpack[ResellerValues]) -> None
             values.write(Reseller.objects.filter(pk=row.pk), changes)
             audit.record("reseller.changed", reseller, changes)
     reseller.refresh_from_db()
+    return bool(changes)
 
 
 def remove_reseller(reseller: Reseller) -> None:
@@ -107,8 +108,11 @@ def add_tenant(
     return tenant, True
 
 
-def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> None:
-    """Give a tenant these values. Raises `UnknownTenant`, `BadValue`, `OtherTenant`, `UnknownMailbox`, `Taken`."""
+def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> bool:
+    """Give a tenant these values; whether any is new.
+
+    Raises `UnknownTenant`, `BadValue`, `OtherTenant`, `UnknownMailbox`, `Taken`.
+    """
     wanted: dict[str, Any] = dict(given)
     if "name" in wanted:
         wanted["name"] = values.name(wanted["name"], of="tenant")
@@ -131,6 +135,7 @@ def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> None:
             values.write(Tenant.objects.filter(pk=tenant.pk), changes)
             happened.to_tenant("changed", tenant, changes)
     tenant.refresh_from_db()
+    return bool(changes)
 
 
 def close_tenant(tenant: Tenant) -> None:

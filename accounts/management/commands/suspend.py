@@ -13,8 +13,9 @@ class Command(ProvisioningCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("address")
+        parser.add_argument("--reason", default="", help="why; its owner reads it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         mailbox = provisioning.find_mailbox(options["address"])
-        provisioning.suspend(mailbox)
+        provisioning.suspend(mailbox, reason=options["reason"])
         self.stdout.write(f"Mailbox {mailbox}: suspended.")

@@ -1,11 +1,10 @@
 """`manage.py movedomain`: give a domain to another tenant, with everything in it."""
 
-import sys
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
-from accounts import principals, provisioning
+from accounts import provisioning
 from accounts.management.command import ProvisioningCommand
 from mailstore import moving
 from mailstore.moving import Moved
@@ -31,19 +30,10 @@ class Command(ProvisioningCommand):
             self.stdout.write(f"Domain {domain}: {what} would move from {domain.tenant} to {tenant}.")
             return
         if not options["yes"]:
-            self._ask(f"Move {domain} with {what} from {domain.tenant} to {tenant}?")
+            self.ask(f"Move {domain} with {what} from {domain.tenant} to {tenant}?")
         before = domain.tenant
-        with principals.acting_as(principals.COMMAND):
-            moved = moving.move_domain(domain, to=tenant)
+        moved = moving.move_domain(domain, to=tenant)
         self.stdout.write(f"Domain {domain}: moved from {before} to {tenant}, with {_told(moved)}.")
-
-    def _ask(self, question: str) -> None:
-        if not sys.stdin.isatty():
-            raise CommandError("There is no terminal to ask whether it is meant: use --yes, or --dry-run.")
-        self.stdout.write(f"{question} [y/N] ", ending="")
-        self.stdout.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise CommandError("Nothing was moved.")
 
 
 def _told(moved: Moved) -> str:
