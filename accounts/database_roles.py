@@ -118,7 +118,11 @@ DO $$ BEGIN
         BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
     END IF;
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-        AND NOT pg_has_role(current_user, '{role}', 'MEMBER') THEN
+        AND NOT pg_has_role(
+            current_user, '{role}',
+            -- From 16 on who makes a role is its member, and may not yet take it.
+            CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
+        ) THEN
         GRANT {role} TO CURRENT_USER;
     END IF;
 END $$
