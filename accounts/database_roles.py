@@ -78,6 +78,9 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {WORKER};
 REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {WORKER};
 REVOKE UPDATE, DELETE ON accounts_auditevent FROM {WORKER};
 REVOKE INSERT, UPDATE ON accounts_apitoken, accounts_apppassword FROM {WORKER};
+-- A purge locks what it removes, and tokens outlive who made them.
+GRANT UPDATE (last_used_at) ON accounts_apppassword TO {WORKER};
+GRANT UPDATE (created_by_id) ON accounts_apitoken TO {WORKER};
 
 GRANT SELECT ON {", ".join(READ_BY_LISTENERS)} TO {LISTENER};
 GRANT INSERT, UPDATE, DELETE ON mailstore_content, mailstore_contentchunk, mailstore_message, mailstore_listener,
