@@ -198,9 +198,18 @@ def test_the_aliases_of_a_closed_mailbox_are_in_quarantine_with_it(acme: Custome
         acme.add("sales")
     with pytest.raises(InQuarantine):
         provisioning.add_alias("sales@acme.test", mailbox=binh)
+    with pytest.raises(InQuarantine):
+        provisioning.set_alias("sales@acme.test", tenant_id=acme.tenant.pk, mailboxes=[binh])
     alias, added = provisioning.add_alias("sales@acme.test", mailbox=binh, release=True)
     assert added
     assert list(Alias.objects.all()) == [alias]
+    provisioning.close_mailbox(binh)
+    chi = acme.add("chi")
+    released, added = provisioning.set_alias(
+        "sales@acme.test", tenant_id=acme.tenant.pk, mailboxes=[chi, chi], release=True
+    )
+    assert added
+    assert provisioning.targets_of(released) == ["chi@acme.test"]
 
 
 def test_a_closed_mailbox_takes_no_change(acme: Customer) -> None:
