@@ -9,7 +9,8 @@ is granted them, and take one (`SET ROLE`).
     mailhost_worker    Celery: all rows, no passwords
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from django.apps import apps
@@ -78,9 +79,6 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {WORKER};
 REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {WORKER};
 REVOKE UPDATE, DELETE ON accounts_auditevent FROM {WORKER};
 REVOKE INSERT, UPDATE ON accounts_apitoken, accounts_apppassword FROM {WORKER};
--- A purge locks what it removes, and tokens outlive who made them.
-GRANT UPDATE (last_used_at) ON accounts_apppassword TO {WORKER};
-GRANT UPDATE (created_by_id) ON accounts_apitoken TO {WORKER};
 
 GRANT SELECT ON {", ".join(READ_BY_LISTENERS)} TO {LISTENER};
 GRANT INSERT, UPDATE, DELETE ON mailstore_content, mailstore_contentchunk, mailstore_message, mailstore_listener,
@@ -98,14 +96,15 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {LISTENER};
 def apply() -> None:
     """Make the roles, their grants and the policies what stands here. Raises `ImproperlyConfigured`."""
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            # One at a time, in this database; roles are the cluster's, and another database's run may race us.
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mailhost.database_roles'))")
+        with _alone() as cursor:
             for role in ROLES:
                 cursor.execute(_MAKE.format(role=role))
-            cursor.execute(_GRANTS)
-            for table, condition in policies().items():
+        # Each table by itself: beside traffic, whoever locks several at once is waited for, and waits, in a circle.
+        for table, condition in policies().items():
+            with _alone() as cursor:
                 _secure(cursor, table, condition)
+        with _alone() as cursor:
+            cursor.execute(_GRANTS)
     except ProgrammingError as error:
         if getattr(error.__cause__, "sqlstate", "") != "42501":
             raise
@@ -115,17 +114,21 @@ def apply() -> None:
         ) from None
 
 
+@contextmanager
+def _alone() -> Iterator[Any]:
+    """A transaction, one at a time in this database; roles are the cluster's, and another database's may race us."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mailhost.database_roles'))")
+        yield cursor
+
+
 _MAKE = """
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
         BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
     END IF;
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-        AND NOT pg_has_role(
-            current_user, '{role}',
-            -- From 16 on who makes a role is its member, and may not yet take it.
-            CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
-        ) THEN
+        AND NOT pg_has_role(current_user, '{role}', 'MEMBER') THEN
         GRANT {role} TO CURRENT_USER;
     END IF;
 END $$
@@ -138,12 +141,15 @@ _FULL = "all_rows"
 def _secure(cursor: Any, table: str, condition: str) -> None:
     """Row-level security of one table. Takes its lock only where something differs."""
     wanted = {_POLICY: ([WEB], condition), _FULL: ([LISTENER, WORKER], "true")}
+    # A policy goes with a column that it names, as when a migration is taken back.
     cursor.execute(
-        "SELECT relrowsecurity, obj_description(oid, 'pg_class') FROM pg_class WHERE oid = %s::regclass", (table,)
+        "SELECT relrowsecurity, obj_description(oid, 'pg_class'), ARRAY("
+        "SELECT polname::text FROM pg_policy WHERE polrelid = pg_class.oid) FROM pg_class WHERE oid = %s::regclass",
+        (table,),
     )
-    enabled, said = cursor.fetchone()
+    enabled, said, there = cursor.fetchone()
     comment = f"row-level security: {condition}"
-    if enabled and said == comment:
+    if enabled and said == comment and wanted.keys() <= set(there):
         return
     for name, (roles, test) in wanted.items():
         cursor.execute(f"DROP POLICY IF EXISTS {name} ON {table}")

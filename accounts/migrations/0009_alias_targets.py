@@ -74,6 +74,18 @@ class Migration(migrations.Migration):
             model_name="alias",
             constraint=models.UniqueConstraint(fields=("tenant", "id"), name="alias_of_tenant"),
         ),
+        # On the way back it is there before it is filled.
+        migrations.AlterField(
+            model_name="alias",
+            name="mailbox",
+            field=models.ForeignKey(
+                db_constraint=False,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="aliases",
+                to="accounts.mailbox",
+            ),
+        ),
         migrations.RunSQL(
             sql="INSERT INTO accounts_aliastarget (tenant_id, alias_id, mailbox_id, address) SELECT tenant_id, id, mailbox_id, '' FROM accounts_alias",
             reverse_sql="UPDATE accounts_alias SET mailbox_id = target.mailbox_id FROM accounts_aliastarget target WHERE target.alias_id = accounts_alias.id AND target.mailbox_id IS NOT NULL",
