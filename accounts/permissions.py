@@ -49,7 +49,6 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
         "reopen": _DOMAIN,
         "erase": _TENANT,
         "hold": _TENANT,
-        "import": _DOMAIN,
         "export": _TENANT | {Role.MEMBER},
     },
     "aliases": {
@@ -74,6 +73,11 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
     "sessions": {
         "read": _EVERYBODY,
         "end": _EVERYBODY,
+    },
+    "imports": {
+        "read": _SUPPORT,
+        "create": _DOMAIN,
+        "change": _DOMAIN,
     },
     "logins": {
         "read": _TENANT | {Role.SUPPORT},

@@ -124,6 +124,8 @@ MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.interval)
 
 # --- Mail ------------------------------------------------------------------------------------------
 
+# A file of mail that is sent to the API to be brought into a mailbox.
+MAILHOST_MAX_UPLOAD = env.read("MAILHOST_MAX_UPLOAD", "2G", env.size)
 MAILHOST_MAX_MESSAGE = env.read("MAILHOST_MAX_MESSAGE", "64M", env.size)
 MAILHOST_DEFAULT_QUOTA = env.read("MAILHOST_DEFAULT_QUOTA", "1G", env.size)
 MAILHOST_SUBADDRESS = env.read("MAILHOST_SUBADDRESS", "+", env.one_of("+", "-", "none"))

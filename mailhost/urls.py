@@ -23,6 +23,7 @@ urlpatterns = [
     path("api/problems/", pages.problems),
     path("api/problems/<slug:code>/", pages.problem),
     path("api/v1/", include("accounts.api.urls")),
+    path("api/v1/", include("mailstore.api.urls")),
     re_path("^api/", problems.unknown_address),
 ]
 

@@ -85,6 +85,15 @@ def maildir_zip(mailbox: Mailbox, *, removed: bool = False, principal: Principal
         yield from archive.end()
 
 
+def octets_of(message: Message, *, principal: Principal | None = None) -> Iterator[bytes]:
+    """One message as RETR hands it out. Raises `Broken`."""
+    reader = _Reader(message.mailbox, True, principal)
+    copies = reader.copies_of([message.uid])
+    if not copies:
+        raise Broken
+    yield from reader.octets(copies[0])
+
+
 FORMATS: Final[dict[str, Callable[..., Iterator[bytes]]]] = {"mbox": mbox, "maildir": maildir_zip, "eml": eml_zip}
 MEDIA_TYPES: Final = {"mbox": "application/mbox", "maildir": "application/zip", "eml": "application/zip"}
 EXTENSIONS: Final = {"mbox": "mbox", "maildir": "maildir.zip", "eml": "zip"}
@@ -114,28 +123,34 @@ class _Reader:
                 uids.append(uid)
                 octets += size
             after = uids[-1]
-            with self._transaction():
-                rows = list(
-                    self._messages()
-                    .filter(uid__in=uids)
-                    .order_by("uid")
-                    .values_list(
-                        "uid", "epoch", "kept_unique_id", "octets", "reverse_path", "delivered_at", "trace",
-                        "content_id", "content__body", "first_fetched_at",
-                    )
-                )  # fmt: skip
-            for uid, epoch, kept, size, reverse_path, at, trace, content, body, fetched in rows:
-                yield _Copy(
-                    uid=uid,
-                    unique_id=kept or unique_id(self._mailbox.pk, epoch, uid),
-                    octets=size,
-                    reverse_path=reverse_path,
-                    delivered_at=at,
-                    trace=bytes(trace),
-                    content_id=content,
-                    body=None if body is None else bytes(body),
-                    fetched=fetched is not None,
+            yield from self.copies_of(uids)
+
+    def copies_of(self, uids: list[int]) -> list[_Copy]:
+        """Those of these messages that are still there, in the order of their uids."""
+        with self._transaction():
+            rows = list(
+                self._messages()
+                .filter(uid__in=uids)
+                .order_by("uid")
+                .values_list(
+                    "uid", "epoch", "kept_unique_id", "octets", "reverse_path", "delivered_at", "trace",
+                    "content_id", "content__body", "first_fetched_at",
                 )
+            )  # fmt: skip
+        return [
+            _Copy(
+                uid=uid,
+                unique_id=kept or unique_id(self._mailbox.pk, epoch, uid),
+                octets=size,
+                reverse_path=reverse_path,
+                delivered_at=at,
+                trace=bytes(trace),
+                content_id=content,
+                body=None if body is None else bytes(body),
+                fetched=fetched is not None,
+            )
+            for uid, epoch, kept, size, reverse_path, at, trace, content, body, fetched in rows
+        ]
 
     def octets(self, copy: _Copy) -> Iterator[bytes]:
         """A message as RETR hands it out. Raises `Broken`."""

@@ -6,7 +6,7 @@ of their ids.
 
 import logging
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
@@ -47,6 +47,20 @@ def removed_since(mailbox: Mailbox, moment: datetime) -> MessageQuerySet:
     Restored, they make its maildrop what it was then, with what came later.
     """
     return Message.objects.filter(mailbox=mailbox, delivered_at__lte=moment, expunged_at__gt=moment)
+
+
+def due_at(message: Message, *, kept: timedelta) -> datetime | None:
+    """When a message goes for good; None for one that is in the maildrop, or must be kept.
+
+    `kept` is how long, where neither its mailbox nor its tenant says.
+    """
+    mailbox = message.mailbox
+    since = min(filter(None, (message.expunged_at, mailbox.closed_at)), default=None)
+    if since is None or mailbox.legal_hold:
+        return None
+    own: timedelta | None = mailbox.retention if mailbox.retention is not None else message.tenant.retention
+    due: datetime = since + (kept if own is None else own)
+    return due
 
 
 def expunge(messages: QuerySet[Message], *, by: User | None) -> Moved:

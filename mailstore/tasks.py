@@ -78,3 +78,9 @@ def imports() -> None:
 def tell_of_quotas() -> None:
     """Tell by mail whose room for mail is used up, or soon will be."""
     notices.tell(hostname=settings.MAILHOST_HOSTNAME)
+
+
+@shared_task
+def erase(mailbox_id: int) -> None:
+    """Remove a mailbox that is to be erased without waiting for the next purge, which would remove it, too."""
+    purging.erase_now(keep(), mailbox_id)

@@ -55,6 +55,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "in-quarantine": Kind(409, "The address is in quarantine", "Wait, reopen the mailbox, or say `release`."),
     "other-tenant": Kind(409, "The two belong to different tenants"),
     "owns-mailbox": Kind(409, "What this login may do follows from its mailbox"),
+    "tied": Kind(409, "Other things hold on to it", "See `detail`, and let go of them."),
+    "busy": Kind(409, "Somebody else works on it", "Try again."),
     "still-in-use": Kind(409, "Something else depends on it"),
     "on-hold": Kind(409, "Its mail must be kept"),
     "no-room": Kind(409, "The mailbox has no room for so much", "Raise a quota or a limit, or remove messages."),

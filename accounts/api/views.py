@@ -173,7 +173,7 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
 
     # --- Reading, which is the same for all ------------------------------------------------------------------------
 
-    def list(self, request: Request) -> HttpResponseBase:
+    def list(self, request: Request, **names: str) -> HttpResponseBase:
         """Those that exist for whoever asks, a page at a time."""
         page = self.paginate_queryset(self._filtered(self.listed()))
         assert page is not None

@@ -15,9 +15,8 @@ def add_listener(kind: str, *, host: str = "here") -> Listener:
 
 def add_session(mailbox: Mailbox, listener: Listener, **values: Any) -> MaildropSession:
     """An open session, unless the values say otherwise."""
-    return MaildropSession.objects.create(
-        tenant_id=mailbox.tenant_id, mailbox=mailbox, listener=listener, secure=True, **values
-    )
+    values = {"secure": True, **values}
+    return MaildropSession.objects.create(tenant_id=mailbox.tenant_id, mailbox=mailbox, listener=listener, **values)
 
 
 def add_message(mailbox: Mailbox, **values: Any) -> Message:

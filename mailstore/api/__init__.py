@@ -1,0 +1,1 @@
+"""The API of the mail, on what `accounts.api` gives every resource."""
