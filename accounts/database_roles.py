@@ -79,6 +79,9 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {WORKER};
 REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {WORKER};
 REVOKE UPDATE, DELETE ON accounts_auditevent FROM {WORKER};
 REVOKE INSERT, UPDATE ON accounts_apitoken, accounts_apppassword FROM {WORKER};
+-- A purge locks what it removes, and tokens outlive who made them.
+GRANT UPDATE (last_used_at) ON accounts_apppassword TO {WORKER};
+GRANT UPDATE (created_by_id) ON accounts_apitoken TO {WORKER};
 
 GRANT SELECT ON {", ".join(READ_BY_LISTENERS)} TO {LISTENER};
 GRANT INSERT, UPDATE, DELETE ON mailstore_content, mailstore_contentchunk, mailstore_message, mailstore_listener,
@@ -128,7 +131,11 @@ DO $$ BEGIN
         BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
     END IF;
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-        AND NOT pg_has_role(current_user, '{role}', 'MEMBER') THEN
+        AND NOT pg_has_role(
+            current_user, '{role}',
+            -- From 16 on who makes a role is its member, and may not yet take it.
+            CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
+        ) THEN
         GRANT {role} TO CURRENT_USER;
     END IF;
 END $$

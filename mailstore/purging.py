@@ -31,7 +31,15 @@ from accounts.models import (
 )
 from accounts.provisioning import OnHold, happened
 from mailstore import presence
-from mailstore.models import DeliveryLedger, ImportedItem, ImportJob, MaildropSession, Message
+from mailstore.models import (
+    DeliveryLedger,
+    ForwardLedger,
+    ImportedItem,
+    ImportJob,
+    MaildropSession,
+    Message,
+    Refusal,
+)
 
 log = logging.getLogger(__name__)
 
@@ -250,6 +258,7 @@ _CLOSED_TENANTS = """
 SELECT tenant.id FROM accounts_tenant tenant
 WHERE tenant.closed_at < now() - coalesce(tenant.retention, %(retention)s)
     AND NOT EXISTS (SELECT FROM accounts_domain WHERE tenant_id = tenant.id)
+    AND NOT EXISTS (SELECT FROM mailstore_forward WHERE tenant_id = tenant.id)
 ORDER BY tenant.id
 """
 
@@ -438,7 +447,7 @@ class _Purge:
                     removed.domains = 1
 
     def tenants(self) -> None:
-        """Closed tenants whose last domain is gone."""
+        """Closed tenants whose last domain is gone, and from whom nothing is on its way any more."""
         for (pk,) in self._rows(_CLOSED_TENANTS):
             with self._batch() as (_, removed):
                 tenant = (
@@ -446,7 +455,7 @@ class _Purge:
                 )
                 if tenant and not Domain.objects.filter(tenant=tenant).exists():
                     audit.record("tenant.removed", tenant)
-                    for model in (Webhook, Event, ApiToken, User):
+                    for model in (Webhook, Event, ApiToken, User, Refusal, ForwardLedger):
                         model.objects.filter(tenant=tenant).delete()
                     tenant.delete()
                     removed.closed_tenants = 1

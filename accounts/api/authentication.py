@@ -63,7 +63,8 @@ def _token(text: str, address: Address | None) -> ApiToken:
     network = throttle.near(address)
     with scope.whole_host():
         prefix = tokens.prefix_of(text)
-        token = ApiToken.objects.filter(prefix=prefix).first() if prefix else None
+        found = ApiToken.objects.select_related("tenant", "mailbox").filter(prefix=prefix)
+        token = found.first() if prefix else None
         used_from = clients.parsed(token.last_used_address or "") if token else None
         known = used_from is not None and throttle.near(used_from) == network
         if not known:
@@ -79,6 +80,8 @@ def _token(text: str, address: Address | None) -> ApiToken:
 
 def _wrong(token: ApiToken | None, text: str, address: Address | None) -> str | None:
     if token is None or not tokens.is_text_of(token, text) or token.revoked_at is not None:
+        return "bad-token"
+    if any(holder is not None and holder.closed_at is not None for holder in (token.tenant, token.mailbox)):
         return "bad-token"
     if token.expires_at is not None and token.expires_at <= timezone.now():
         return "expired-token"

@@ -46,18 +46,19 @@ def set_alias(
     """
     name = values.new_address(addresses.alias(address))
     abroad = _outside(outside)
+    mailboxes = sorted({mailbox.pk: mailbox for mailbox in mailboxes}.values(), key=lambda one: one.pk)
     if not mailboxes and not abroad:
         raise BadValue("an alias has at least one target", field="targets")
     if len(mailboxes) + len(abroad) > MOST_TARGETS:
         raise BadValue(f"an alias has at most {MOST_TARGETS} targets", field="targets")
     with transaction.atomic():
         domain = _domain_for(name, tenant_id)
-        for mailbox in sorted(mailboxes, key=lambda one: one.pk):
+        for mailbox in mailboxes:
             if mailbox.tenant_id != tenant_id:
                 raise UnknownMailbox(f"there is no mailbox {mailbox}")
             lock_open(mailbox)
         alias = Alias.objects.filter(address=name).first()
-        if alias is None:
+        if alias is None or isinstance(holders([name]).get(name), InQuarantine):
             _check_expiry(expires_at)
             return _make(name, domain, mailboxes, abroad, expires_at=expires_at, release=release), True
         before = targets_of(alias)

@@ -10,7 +10,6 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from accounts import addresses, hashes, passwords
-from accounts.limits import LimitReached
 from accounts.models import Domain, Mailbox
 from accounts.provisioning import logins, mailboxes, values
 from accounts.provisioning.aliases import release_address
@@ -162,6 +161,8 @@ class _Run:
             try:
                 name = values.new_address(addresses.address(item.address))
                 mailboxes.checked(dict(item.values))
+                if item.state is not None:
+                    mailboxes.checked_reason(item.state, item.state_reason)
                 if name in first:
                     raise _Twice(f"{name} stands in the list already")
                 first.add(name)
@@ -211,7 +212,7 @@ class _Run:
         try:
             with transaction.atomic():
                 written = mailboxes.write_new(new.values())
-        except (*REFUSALS, LimitReached) as refusal:
+        except REFUSALS as refusal:
             if len(new) > 1:
                 for number, one in new.items():
                     self._write({number: one})

@@ -6,11 +6,11 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 
-from accounts import addresses, audit, hashes, notices
+from accounts import addresses, audit, hashes, notices, permissions, principals
 from accounts.models import Domain, DomainAdmin, Mailbox, Reseller, Role, Tenant, User
 from accounts.provisioning import happened, values
 from accounts.provisioning.lookups import domains_of, holders
-from accounts.provisioning.refusals import AddressTaken, BadValue, OtherTenant, OwnsMailbox
+from accounts.provisioning.refusals import AddressTaken, BadValue, NotAllowed, OtherTenant, OwnsMailbox
 
 _OF_TENANT = (Role.TENANT_ADMIN, Role.DOMAIN_ADMIN)
 
@@ -80,13 +80,17 @@ def set_role(user: User, role: str) -> None:
 def set_password(user: User, password: str | None, *, password_hash: str | None = None) -> None:
     """Change a password; with neither nobody can sign in. It holds at once, also for open sessions.
 
-    Raises `BadPassword`, `BadHash`.
+    Raises `BadPassword`, `BadHash`, and `NotAllowed` for somebody whose role is more than that of a mailbox's owner,
+    unless whoever asks may change what logins may do: else he could make himself what they are.
     """
     store_password(user, hashes.stored(password, password_hash))
 
 
 def store_password(user: User, stored: str) -> None:
     """As `set_password`, with what `accounts.hashes.stored` made of the password before."""
+    who = principals.acting()
+    if user.role != Role.MEMBER and user.pk != who.user_id and not permissions.may(who, "logins", "password"):
+        raise NotAllowed(f"{user} looks after more than a mailbox: ask who may change logins")
     with transaction.atomic():
         user.password = stored
         user.save(update_fields=["password"])

@@ -101,9 +101,7 @@ def set_state(mailbox: Mailbox, state: str, *, reason: str = "") -> bool:
 
     Raises `UnknownMailbox`, `BadValue`.
     """
-    if state not in State.values:
-        raise BadValue(f"a mailbox's state is one of {', '.join(State.values)}", field="state")
-    reason = values.line(reason, field="state_reason", most=500)
+    reason = checked_reason(state, reason)
     with transaction.atomic():
         row = _lock(mailbox)
         if changes := values.changed(row, {"state": state, "state_reason": reason}):
@@ -163,8 +161,13 @@ def rename_mailbox(mailbox: Mailbox, address: str, *, keep_alias: bool = True) -
             raise AddressTaken(f"{name} is a mailbox")
         if holder is not None:
             raise holder
-        User.objects.filter(pk=row.user_id).update(email=name)
-        Mailbox.objects.filter(pk=row.pk).update(address=name, domain=new)
+        try:
+            with transaction.atomic():
+                User.objects.filter(pk=row.user_id).update(email=name)
+                Mailbox.objects.filter(pk=row.pk).update(address=name, domain=new)
+        except IntegrityError as error:  # a login's that does not exist for whoever asks
+            values.taken(error)
+            raise AddressTaken(f"{name} is taken") from None
         if row.domain_id != new.pk:
             limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=-1)
             limits.charge(tenant_id=row.tenant_id, domain_id=new.pk, mailboxes=1)
@@ -204,13 +207,14 @@ def reopen_mailbox(mailbox: Mailbox) -> None:
     Raises `UnknownMailbox` where it was purged meanwhile, `UnknownDomain`, `AddressTaken`, `LimitReached`.
     """
     with transaction.atomic():
-        lock_domain(mailbox.address)
+        refuse_alias_domain(lock_domain(mailbox.address))
         row = Mailbox.objects.select_for_update(no_key=True).filter(pk=mailbox.pk).first()
         if row is None:
             raise UnknownMailbox(f"{mailbox} was purged")
         if row.closed_at is not None:
             holder = holders([row.address]).get(row.address)
-            if holder is not None and not isinstance(holder, InQuarantine):
+            is_alias = Alias.objects.filter(address=row.address).exists()  # also of somebody who is closed himself
+            if is_alias or not isinstance(holder, InQuarantine):
                 raise AddressTaken(f"{row} is somebody's already")
             limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=1)
             try:
@@ -239,6 +243,13 @@ def checked(wanted: dict[str, Any]) -> dict[str, Any]:
         "retention": values.retention,
     }
     return {field: check[field](value) for field, value in wanted.items()}
+
+
+def checked_reason(state: str, reason: str) -> str:
+    """Why a mailbox is in that state, as it can be stored. Raises `BadValue`, also where there is no such state."""
+    if state not in State.values:
+        raise BadValue(f"a mailbox's state is one of {', '.join(State.values)}", field="state")
+    return values.line(reason, field="state_reason", most=500)
 
 
 def refuse_alias_domain(domain: Domain) -> None:

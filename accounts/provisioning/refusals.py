@@ -52,6 +52,10 @@ class OwnsMailbox(Refused):
     """What this login may do follows from its mailbox."""
 
 
+class NotAllowed(Refused):
+    """Whoever asks may do that to others, and not to this one."""
+
+
 class StillInUse(Refused):
     """Something else depends on it."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from accounts import principals, provisioning
+from accounts import principals, provisioning, scope
 from accounts.models import Alias, Domain, Mailbox, Tenant, User
 from accounts.principals import Principal
 from accounts.provisioning import (
@@ -18,7 +18,7 @@ from accounts.provisioning import (
     UnknownDomain,
     UnknownMailbox,
 )
-from tests.fixtures import Customer
+from tests.fixtures import Customer, as_web
 
 
 def test_a_state_has_a_reason_that_its_owner_reads(acme: Customer) -> None:
@@ -83,6 +83,29 @@ def test_a_closed_mailbox_whose_address_was_given_away_stays_closed(acme: Custom
         provisioning.reopen_mailbox(acme.mailbox)
 
 
+def test_a_closed_mailbox_whose_address_is_an_alias_stays_closed(acme: Customer) -> None:
+    provisioning.close_mailbox(acme.mailbox)
+    binh = acme.add("binh")
+    alias, _ = provisioning.add_alias("an@acme.test", mailbox=binh, release=True)
+    for _ in range(2):
+        with pytest.raises(AddressTaken):
+            provisioning.reopen_mailbox(acme.mailbox)
+        provisioning.close_mailbox(binh)  # then the alias is in quarantine itself
+    provisioning.remove_alias(alias)
+    provisioning.reopen_mailbox(acme.mailbox)
+    assert acme.mailbox.closed_at is None
+
+
+def test_a_login_that_does_not_exist_for_whoever_asks_keeps_its_address(acme: Customer) -> None:
+    provisioning.add_staff("ops@acme.test", password=None)
+    with as_web(), scope.entered(Principal(role="tenant-admin", tenant_id=acme.tenant.pk)):
+        with pytest.raises(AddressTaken):
+            provisioning.rename_mailbox(acme.mailbox, "ops@acme.test")
+        with pytest.raises(AddressTaken):
+            acme.add("ops")
+        provisioning.rename_mailbox(acme.mailbox, "an.nguyen@acme.test")
+
+
 @pytest.mark.parametrize("kind", ["tenant", "domain", "mailbox"])
 def test_what_callers_call_things_is_unique(kind: str, acme: Customer, globex: Customer) -> None:
     change: Any = getattr(provisioning, f"change_{kind}")
@@ -128,6 +151,15 @@ def test_an_alias_domain_has_no_addresses_of_its_own(acme: Customer, globex: Cus
     provisioning.add_mailbox("x@acme.example", password=None, quota_octets=None)
     with pytest.raises(BadValue):
         provisioning.change_domain(other, subaddress="x")
+
+
+def test_no_mailbox_is_reopened_in_a_domain_that_has_become_an_alias(acme: Customer) -> None:
+    other, _ = provisioning.add_domain("acme.example", tenant=acme.tenant)
+    mailbox, _ = provisioning.add_mailbox("an@acme.example", password=None, quota_octets=None)
+    provisioning.close_mailbox(mailbox)
+    provisioning.change_domain(other, alias_of=acme.domain)
+    with pytest.raises(UnknownDomain, match="alias domain"):
+        provisioning.reopen_mailbox(mailbox)
 
 
 def test_a_closed_domain_takes_all_that_is_in_it_along_and_comes_back(acme: Customer, globex: Customer) -> None:

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from unicodedata import normalize
 
@@ -7,20 +8,23 @@ from django.contrib.auth import authenticate
 from django.contrib.auth.hashers import check_password, is_password_usable
 from django.db import connection, connections
 
-from accounts import provisioning
+from accounts import principals, provisioning
 from accounts.addresses import BadAddress
 from accounts.models import Alias, Mailbox, User
 from accounts.passwords import BadPassword
+from accounts.principals import Principal
 from accounts.provisioning import (
     AddressTaken,
     BadValue,
     DomainTaken,
     InQuarantine,
+    NotAllowed,
     OtherTenant,
     OwnsMailbox,
     UnknownDomain,
     UnknownMailbox,
     UnknownTenant,
+    bulk,
 )
 from tests.fixtures import PASSWORD, Customer
 
@@ -198,9 +202,18 @@ def test_the_aliases_of_a_closed_mailbox_are_in_quarantine_with_it(acme: Custome
         acme.add("sales")
     with pytest.raises(InQuarantine):
         provisioning.add_alias("sales@acme.test", mailbox=binh)
+    with pytest.raises(InQuarantine):
+        provisioning.set_alias("sales@acme.test", tenant_id=acme.tenant.pk, mailboxes=[binh])
     alias, added = provisioning.add_alias("sales@acme.test", mailbox=binh, release=True)
     assert added
     assert list(Alias.objects.all()) == [alias]
+    provisioning.close_mailbox(binh)
+    chi = acme.add("chi")
+    released, added = provisioning.set_alias(
+        "sales@acme.test", tenant_id=acme.tenant.pk, mailboxes=[chi, chi], release=True
+    )
+    assert added
+    assert provisioning.targets_of(released) == ["chi@acme.test"]
 
 
 def test_a_closed_mailbox_takes_no_change(acme: Customer) -> None:
@@ -256,6 +269,26 @@ def test_a_password_changes_at_once(acme: Customer) -> None:
     with pytest.raises(BadPassword):
         provisioning.set_password(user, "x" * 249)
     assert check_password("another", User.objects.get(pk=user.pk).password)
+
+
+@pytest.mark.parametrize("role", ["support", "domain-admin", "tenant-admin"])
+def test_who_may_only_change_mailboxes_signs_in_as_nobody_who_may_do_more(acme: Customer, role: str) -> None:
+    binh, user = acme.add("binh"), acme.mailbox.user
+    provisioning.set_role(user, role)
+    weak = Principal(role="domain-admin", tenant_id=acme.tenant.pk, user_id=binh.user_id)
+    token = Principal(role="tenant-admin", tenant_id=acme.tenant.pk, scopes=frozenset({"mailboxes:write"}), token_id=1)
+    item = bulk.Item(action="update", address="an@acme.test", password="another")
+    for principal in (weak, token):
+        with principals.acting_as(principal):
+            with pytest.raises(NotAllowed):
+                provisioning.set_password(user, "another")
+            [result] = bulk.apply([item], atomic=False)
+            assert isinstance(result.refusal, NotAllowed)
+            provisioning.set_password(binh.user, "another")
+    assert check_password(PASSWORD, User.objects.get(pk=user.pk).password)
+    for principal in (replace(weak, user_id=user.pk), replace(token, scopes=None)):
+        with principals.acting_as(principal):
+            provisioning.set_password(user, "another")
 
 
 def test_staff_sign_in_by_any_spelling_of_their_address(acme: Customer) -> None:

@@ -10,7 +10,7 @@ import pytest
 from django.apps import apps
 from django.db import DatabaseError, connection, transaction
 
-from accounts import database_roles, scope
+from accounts import database_roles, provisioning, scope
 from accounts.models import Domain, Reseller, Tenant, User
 from accounts.principals import Principal
 from tests.fixtures import Customer, as_web
@@ -51,6 +51,7 @@ def values_of(table: str, tenant: Tenant) -> dict[str, Any]:
         "accounts_reseller": {},
         "accounts_tenant": {"reseller_id": tenant.reseller_id},
         "accounts_apitoken_domains": {"domain_id": Domain.objects.filter(tenant=tenant).values_list("pk").first()},
+        "accounts_allowance": {"tenant_id": tenant.pk, "domain_id": number},
         "accounts_user": {"tenant_id": tenant.pk, "role": "member"},
         "accounts_aliastarget": {"tenant_id": tenant.pk, "address": f"x{number}", "mailbox_id": None},
         "accounts_apitoken": {"tenant_id": tenant.pk, "role": "member"},
@@ -225,6 +226,19 @@ def test_scopes_nest_and_the_one_around_is_back(acme: Customer, globex: Customer
             with scope.entered(None):
                 assert seen() == set()
         assert seen() == set()
+
+
+def test_what_a_reseller_makes_exists_for_it_at_once(acme: Customer, globex: Customer) -> None:
+    shop, _ = provisioning.add_reseller("shop")
+    with as_web(), scope.entered(Principal(role="reseller", reseller_id=shop.pk)):
+        for slug in ("one", "two"):
+            tenant, _ = provisioning.add_tenant(slug, reseller=shop)
+            provisioning.add_domain(f"{slug}.test", tenant=tenant)
+            provisioning.add_mailbox(f"an@{slug}.test", password=None, quota_octets=None)
+        assert set(Tenant.objects.values_list("slug", flat=True)) == {"one", "two"}
+    with within(tenant_admin(acme.tenant)):
+        scope.include(globex.tenant.pk)
+        assert list(Tenant.objects.values_list("slug", flat=True)) == ["acme"]
 
 
 def test_what_is_streamed_has_a_scope_while_it_is_read(acme: Customer, globex: Customer) -> None:

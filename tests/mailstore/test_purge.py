@@ -22,11 +22,22 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from accounts import provisioning
-from accounts.models import AliasTarget, KnownNetwork, Mailbox, Tenant, User
+from accounts import app_passwords, provisioning
+from accounts.database_roles import WORKER
+from accounts.models import AliasTarget, Domain, KnownNetwork, Mailbox, Tenant, User
 from mailstore import database, drift, presence, purging, retention
 from mailstore.delivery import CHUNK_OCTETS, Outcome
-from mailstore.models import Content, ContentChunk, DeliveryLedger, Listener, MaildropSession, Message
+from mailstore.models import (
+    Content,
+    ContentChunk,
+    DeliveryLedger,
+    Forward,
+    ForwardLedger,
+    Listener,
+    MaildropSession,
+    Message,
+    Refusal,
+)
 from mailstore.purging import Purged, Share, purge
 from tests.fixtures import Customer
 from tests.mailstore import post
@@ -390,6 +401,46 @@ def test_a_closed_mailbox_goes_with_all_that_is_its_own(acme: Customer, globex: 
     assert Message.objects.get(mailbox=acme.mailbox) == theirs
 
 
+def close_tenant(customer: Customer, *, ago: timedelta) -> None:
+    provisioning.close_tenant(customer.tenant)
+    for model in (Mailbox, Domain, Tenant):
+        model.objects.filter(closed_at__gt=timezone.now() - DAY).update(closed_at=timezone.now() - ago)
+
+
+def test_the_workers_role_may_do_all_that_a_purge_does(acme: Customer, globex: Customer) -> None:
+    fill(acme.mailbox, "one", "two")
+    app_passwords.create(acme.mailbox, name="Phone", scopes=["pop3"])
+    provisioning.add_alias("sales@acme.test", mailbox=acme.mailbox)
+    provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant)
+    close_tenant(acme, ago=15 * DAY)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {WORKER}")
+        try:
+            purged = purge(KEEP)
+        finally:
+            cursor.execute("RESET ROLE")
+    assert (purged.messages, purged.tenants["acme"].mailboxes) == (2, 1)
+    assert (purged.domains, purged.closed_tenants) == (1, 1)
+    assert list(Tenant.objects.all()) == [globex.tenant]
+
+
+def test_a_closed_tenant_goes_with_its_records_once_nothing_of_it_is_on_its_way(
+    acme: Customer, globex: Customer
+) -> None:
+    now = timezone.now()
+    Refusal.objects.create(
+        tenant=acme.tenant, domain=acme.domain, reason="over quota", hour=now, count=1, first_at=now, last_at=now
+    )
+    ForwardLedger.objects.create(tenant=acme.tenant, digest=b"x" * 32)
+    content = Content.objects.create(tenant=acme.tenant, octets=2, header_octets=2, has_dot_lines=False, body=b"\r\n")
+    forward = Forward.objects.create(tenant=acme.tenant, content=content, trace=b"", recipient="binh@elsewhere.test")
+    close_tenant(acme, ago=15 * DAY)
+    assert (purge(KEEP).closed_tenants, Tenant.objects.count()) == (0, 2)
+    forward.delete()
+    content.delete()
+    assert (purge(KEEP).closed_tenants, list(Tenant.objects.all())) == (1, [globex.tenant])
+
+
 def test_nothing_of_a_closed_mailbox_goes_before_its_retention(acme: Customer) -> None:
     Mailbox.objects.update(retention=20 * DAY)
     mailbox = closed(acme, 15 * DAY)
@@ -455,7 +506,7 @@ def test_a_mailbox_that_is_reopened_while_its_mail_goes_keeps_the_rest(acme: Cus
 
     def reopen(purged: Purged) -> None:
         if purged.messages == 2:
-            Mailbox.objects.filter(pk=leaver.pk).update(closed_at=None)
+            provisioning.reopen_mailbox(leaver)
 
     assert purge(KEEP, batch=2, watch=reopen).messages == 2
     assert Message.objects.in_maildrop(leaver).count() == 4

@@ -54,6 +54,18 @@ def test_a_token_that_does_not_hold_any_more_is_refused(admin: Program, change: 
     assert refusal(admin.send("GET", "/tokens/"), 401)["code"] == code
 
 
+def test_the_tokens_of_what_is_closed_are_none(acme: Customer) -> None:
+    member, admin = token_text("member", mailbox=acme.mailbox), token_text("tenant-admin", tenant=acme.tenant)
+    assert Program(member).send("GET", "/tokens/").status_code == 403
+    provisioning.close_mailbox(acme.mailbox)
+    assert refusal(Program(member).send("GET", "/tokens/"), 401)["code"] == "bad-token"
+    assert Program(admin).send("GET", "/tokens/").status_code == 200
+    provisioning.reopen_mailbox(acme.mailbox)
+    assert Program(member).send("GET", "/tokens/").status_code == 403
+    provisioning.close_tenant(acme.tenant)
+    assert refusal(Program(admin).send("GET", "/tokens/"), 401)["code"] == "bad-token"
+
+
 def test_a_token_works_from_its_networks(acme: Customer) -> None:
     text = token_text("tenant-admin", tenant=acme.tenant, allowed_networks=["192.0.2.0/24", "2001:db8::/32"])
     for address, status in [("192.0.2.7", 200), ("192.0.3.7", 401), ("2001:db8::1", 200), ("::ffff:192.0.2.9", 200)]:
