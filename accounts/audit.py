@@ -50,10 +50,19 @@ def event(
         target=str(target)[:253] if isinstance(target, Reseller | Tenant | Domain) else "",
         tenant_id=target.pk if isinstance(target, Tenant) else getattr(target, "tenant_id", None),
         reseller_id=target.pk if isinstance(target, Reseller) else getattr(target, "reseller_id", None),
-        domain_id=target.pk if isinstance(target, Domain) else getattr(target, "domain_id", None),
+        domain_id=_domain_of(target),
         mailbox_id=_mailbox_of(target),
         changes=told | dict(detail or {}),
     )
+
+
+def _domain_of(target: Model) -> int | None:
+    if isinstance(target, Domain):
+        return target.pk
+    domain: int | None = getattr(target, "domain_id", None)
+    if domain is None and (mailbox := _mailbox_of(target)):  # its domain's admins see that, too
+        domain = Mailbox.objects.filter(pk=mailbox).values_list("domain_id", flat=True).first()
+    return domain
 
 
 def _mailbox_of(target: Model) -> int | None:

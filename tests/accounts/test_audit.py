@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, transaction
 
-from accounts import principals, provisioning
+from accounts import app_passwords, principals, provisioning
 from accounts.models import AuditEvent, Mailbox
 from accounts.principals import Principal
 from accounts.provisioning import bulk
@@ -80,3 +80,11 @@ def test_other_tenants_records_do_not_exist(acme: Customer, globex: Customer) ->
     assert not seen.filter(tenant_id=globex.tenant.pk).exists()
     member = Principal(role="member", tenant_id=acme.tenant.pk, mailbox_id=acme.mailbox.pk)
     assert {event.mailbox_id for event in AuditEvent.objects.visible_to(member)} == {acme.mailbox.pk}
+
+
+def test_a_domains_admin_sees_what_belongs_to_its_mailboxes(acme: Customer, globex: Customer) -> None:
+    app_passwords.create(acme.mailbox, name="Outlook")
+    app_passwords.create(globex.mailbox, name="Outlook")
+    admin = Principal(role="domain-admin", tenant_id=acme.tenant.pk, domain_ids=[acme.domain.pk])
+    [event] = AuditEvent.objects.visible_to(admin).filter(target_kind="apppassword")
+    assert event.mailbox_id == acme.mailbox.pk
