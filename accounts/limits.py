@@ -1,8 +1,8 @@
 """How much a reseller, a tenant or a domain may have: counted and refused in the transaction that would break it.
 
 Counts are changed by `charge`, in the database, since whoever asks may not see all that he counts against. Octets
-follow the mailboxes' counters by a trigger, while there is a limit. Rows are locked last, a domain's before its
-tenant's before its reseller's.
+follow the mailboxes' counters by a trigger, while there is a limit. Rows are locked last, and
+the widest first: the reseller's, the tenant's, a domain's. So a transaction may count in several domains.
 """
 
 from typing import Any, Final
@@ -76,23 +76,27 @@ def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict
     return changed
 
 
-def hand_over(tenant: Tenant, reseller: Reseller, *, sign: int, domains: int, mailboxes: int, aliases: int) -> None:
-    """Count all that a tenant has against a reseller, or with `sign` -1 no more. Raises `LimitReached`.
+def hand_over(tenant: Tenant, *, before: Reseller | None, after: Reseller | None) -> None:
+    """Count all that a tenant has against the reseller `after`, and no more against `before`. Raises `LimitReached`.
 
     Belongs into the transaction that changes whose tenant it is.
     """
     with connection.cursor() as cursor:
+        # Until we are done nobody counts anything for it.
         cursor.execute("SELECT mailhost_hold_octets(NULL, %s)", (tenant.pk,))
-    row = Allowance.objects.select_for_update(no_key=True).get(reseller=reseller)
-    more = {"domains": domains, "mailboxes": mailboxes, "aliases": aliases}
-    if row.max_octets is not None:
-        more["octets"] = used_octets(tenant)
-    for what, count in more.items():
-        after, most = getattr(row, what) + sign * count, getattr(row, f"max_{what}")
-        if sign > 0 and count and most is not None and after > most:
-            raise LimitReached(f"the reseller may have {most} {what}, and would have {after}")
-        setattr(row, what, after)
-    row.save(update_fields=list(more))
+    has = of(tenant)
+    rows = Allowance.objects.filter(reseller__in=[one for one in (before, after) if one])
+    for row in rows.order_by("reseller_id").select_for_update(no_key=True):
+        gains = after is not None and row.reseller_id == after.pk
+        more = {"domains": has.domains, "mailboxes": has.mailboxes, "aliases": has.aliases}
+        if row.max_octets is not None:
+            more["octets"] = used_octets(tenant)
+        for what, count in more.items():
+            counted, most = getattr(row, what) + (count if gains else -count), getattr(row, f"max_{what}")
+            if gains and count and most is not None and counted > most:
+                raise LimitReached(f"the reseller may have {most} {what}, and would have {counted}")
+            setattr(row, what, counted)
+        row.save(update_fields=list(more))
 
 
 def move_domains(before: Tenant, after: Tenant, *, domains: int, mailboxes: int, aliases: int, octets: int) -> None:
@@ -105,7 +109,7 @@ def move_domains(before: Tenant, after: Tenant, *, domains: int, mailboxes: int,
             cursor.execute("SELECT mailhost_hold_octets(NULL, %s)", (tenant,))
     resellers = {before.reseller_id, after.reseller_id} - {None}
     rows = Allowance.objects.filter(Q(tenant__in=(before, after), domain=None) | Q(reseller__in=resellers))
-    for row in rows.order_by("tenant_id", "reseller_id").select_for_update(no_key=True):
+    for row in rows.order_by("reseller_id", "tenant_id").select_for_update(no_key=True):
         gains, loses = (row.tenant_id == one.pk or row.reseller_id == (one.reseller_id or 0) for one in (after, before))
         more = {"domains": domains, "mailboxes": mailboxes, "aliases": aliases}
         if row.max_octets is not None:

@@ -587,8 +587,8 @@ class Deliveries:
         """All copies in one transaction; then, each in its own, those that another's lock or fault kept out of it.
 
         So nobody waits for a mailbox while holding another: no two wait for each other, and one that is stuck delays
-        no other's mail. Where there is a limit on octets, only copies of one domain share a transaction: it locks that
-        limit, then the tenant's, then the reseller's.
+        no other's mail. Where there is a limit on octets, only copies of one domain share a transaction: one that is
+        over its limit keeps no other's out.
         """
         copies: dict[int, Copies] = {0: {}}  # by domain, where there is a limit
         for recipient in reversed(recipients):

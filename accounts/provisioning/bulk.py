@@ -13,7 +13,7 @@ from accounts import addresses, hashes, passwords
 from accounts.models import Domain, Mailbox
 from accounts.provisioning import logins, mailboxes, values
 from accounts.provisioning.aliases import release_address
-from accounts.provisioning.lookups import domains_of, holders
+from accounts.provisioning.lookups import domains_of, hold, holders
 from accounts.provisioning.mailboxes import New
 from accounts.provisioning.refusals import (
     REFUSALS,
@@ -131,6 +131,7 @@ class _Run:
         domains = domains_of(names, lock=True)
         seen = None if self._within is None else set(self._within.filter(name__in=domains).values_list("pk", flat=True))
         held = holders(names)
+        hold(Mailbox.objects.filter(pk__in=[one.pk for one in held.values() if isinstance(one, Mailbox)]))
         new: dict[int, New] = {}
         for number, name in self._names.items():
             item, holder = self._items[number], held.get(name)

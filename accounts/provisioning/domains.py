@@ -10,6 +10,7 @@ from accounts import addresses, limits, principals
 from accounts.models import Alias, Domain, Mailbox, Tenant
 from accounts.provisioning import happened, values
 from accounts.provisioning.aliases import remove_alias
+from accounts.provisioning.lookups import hold
 from accounts.provisioning.mailboxes import close_mailbox
 from accounts.provisioning.refusals import BadValue, DomainTaken, OtherTenant, StillInUse, UnknownDomain
 
@@ -94,7 +95,7 @@ def close_domain(domain: Domain) -> None:
     with transaction.atomic():
         if not Domain.objects.select_for_update().filter(pk=domain.pk, closed_at=None).first():
             return
-        for mailbox in Mailbox.objects.open().filter(domain=domain).order_by("pk"):
+        for mailbox in hold(Mailbox.objects.filter(domain=domain)):
             close_mailbox(mailbox)
         for alias in Alias.objects.filter(domain=domain).order_by("pk"):
             remove_alias(alias)

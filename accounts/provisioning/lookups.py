@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable
 
+from django.db.models import QuerySet
+
 from accounts import addresses
 from accounts.models import Alias, Domain, Mailbox, Reseller, Tenant, User
 from accounts.provisioning import values
@@ -82,6 +84,13 @@ def lock_open(mailbox: Mailbox) -> None:
     """Keep a mailbox from being closed until the transaction ends. Raises `UnknownMailbox`."""
     if not Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first():
         raise UnknownMailbox(f"{mailbox} is closed")
+
+
+def hold(mailboxes: QuerySet[Mailbox]) -> list[Mailbox]:
+    """The open ones of these mailboxes, all locked before any of them is counted against a limit: who delivers to one
+    holds it, and waits for the limit.
+    """
+    return list(mailboxes.filter(closed_at=None).order_by("pk").select_for_update(no_key=True))
 
 
 def holders(names: Collection[str]) -> dict[str, Mailbox | Refused]:

@@ -191,9 +191,9 @@ def close_mailbox(mailbox: Mailbox) -> None:
     with transaction.atomic():
         row = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
         if row is not None:
+            Tenant.objects.filter(admin_mailbox=row.pk).update(admin_mailbox=None)
             Mailbox.objects.filter(pk=row.pk).update(closed_at=Now())
             User.objects.filter(pk=row.user_id).update(email=None, is_active=False)
-            Tenant.objects.filter(admin_mailbox=row.pk).update(admin_mailbox=None)
             limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=-1)
             row.refresh_from_db()
             happened.to_mailbox("closed", row, messages=row.message_count, octets=row.used_octets)
@@ -263,9 +263,9 @@ def write_new(new: Iterable[New]) -> list[Mailbox]:
     new = list(new)
     counts: dict[tuple[int, int], int] = {}
     for one in new:
-        key = (one.domain.pk, one.domain.tenant_id)
+        key = (one.domain.tenant_id, one.domain.pk)
         counts[key] = counts.get(key, 0) + 1
-    for (domain_id, tenant_id), count in sorted(counts.items()):
+    for (tenant_id, domain_id), count in sorted(counts.items()):
         limits.charge(tenant_id=tenant_id, domain_id=domain_id, mailboxes=count)
     users = [User(email=one.address, tenant_id=one.domain.tenant_id, password=one.stored_password) for one in new]
     insert(users)

@@ -1,7 +1,7 @@
 """Resellers and tenants: made, changed, closed and removed."""
 
 from datetime import timedelta
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
@@ -10,7 +10,7 @@ from accounts import audit, limits, scope
 from accounts.models import Domain, Mailbox, Reseller, Tenant, User
 from accounts.provisioning import happened, values
 from accounts.provisioning.domains import close_domain
-from accounts.provisioning.lookups import lock_open
+from accounts.provisioning.lookups import hold, lock_open
 from accounts.provisioning.refusals import BadValue, OtherTenant, StillInUse, UnknownReseller, UnknownTenant
 
 
@@ -144,7 +144,9 @@ def close_tenant(tenant: Tenant) -> None:
     Once all its mail is purged, the purge removes it. Closing what is closed changes nothing.
     """
     with transaction.atomic():
-        for domain in Domain.objects.filter(tenant=tenant, closed_at=None).order_by("pk"):
+        domains = list(Domain.objects.filter(tenant=tenant, closed_at=None).order_by("pk").select_for_update())
+        hold(Mailbox.objects.filter(domain__in=domains))
+        for domain in domains:
             close_domain(domain)
         if Tenant.objects.filter(pk=tenant.pk, closed_at=None).update(closed_at=Now()):
             User.objects.filter(tenant=tenant).update(is_active=False)
@@ -152,15 +154,9 @@ def close_tenant(tenant: Tenant) -> None:
     tenant.refresh_from_db()
 
 
-_COUNTED: Final = ("domains", "mailboxes", "aliases")
-
-
 def _hand_over(tenant: Tenant, before: Reseller | None, after: Reseller | None) -> None:
     """Count a tenant's all against its new reseller instead of the old. Raises `BadValue`."""
-    counts = limits.of(tenant)
-    for reseller, sign in ((before, -1), (after, 1)):
-        if reseller is not None:
-            try:
-                limits.hand_over(tenant, reseller, sign=sign, **{name: getattr(counts, name) for name in _COUNTED})
-            except limits.LimitReached as refusal:
-                raise BadValue(f"{reseller} cannot take {tenant}: {refusal}", field="reseller") from None
+    try:
+        limits.hand_over(tenant, before=before, after=after)
+    except limits.LimitReached as refusal:
+        raise BadValue(f"{after} cannot take {tenant}: {refusal}", field="reseller") from None

@@ -1,15 +1,18 @@
 """What a reseller, a tenant and a domain may have is counted and kept, also by many at once."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 
 from accounts import limits, provisioning
 from accounts.limits import LimitReached
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
-from mailstore import quota
+from accounts.provisioning import bulk
+from mailstore import database, drift, quota
 from tests.fixtures import Customer
 
 
@@ -170,6 +173,88 @@ def test_a_limit_that_is_set_while_mail_arrives_begins_exact(acme: Customer) -> 
         for one in work:
             one.result()
     assert limits.of(acme.tenant).octets == 600
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("close", ["domain", "tenant", "bulk"])
+def test_closing_many_waits_for_who_delivers_to_one_and_not_the_other_way_round(acme: Customer, close: str) -> None:
+    limits.set_limits(acme.tenant, max_octets=1000)
+    last = acme.add("last")
+
+    def close_all() -> None:
+        try:
+            if close == "domain":
+                provisioning.close_domain(acme.domain)
+            elif close == "tenant":
+                provisioning.close_tenant(acme.tenant)
+            else:
+                items = [bulk.Item(action="close", address=f"{name}@acme.test") for name in ("an", "last")]
+                bulk.apply(items, atomic=True)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(database.conninfo()) as other:
+        other.execute("SELECT FROM accounts_mailbox WHERE id = %s FOR NO KEY UPDATE", [last.pk])
+        closing = threads.submit(close_all)
+        with psycopg.connect(database.conninfo(), autocommit=True) as watching:
+            while not watching.execute(_WAITING).fetchone():
+                time.sleep(0.01)
+        other.execute("UPDATE accounts_mailbox SET used_octets = 7 WHERE id = %s", [last.pk])
+        other.commit()
+        closing.result()
+    assert not Mailbox.objects.open().exists()
+    assert limits.of(acme.tenant).octets == 0
+
+
+_WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_counts_in_two_domains_and_who_delivers_to_one_never_wait_for_each_other(acme: Customer) -> None:
+    other, _ = provisioning.add_domain("acme.example", tenant=acme.tenant)
+    for target in (acme.tenant, acme.domain, other):
+        limits.set_limits(target, max_octets=10_000_000)
+    binh, _ = provisioning.add_mailbox("binh@acme.example", password=None, quota_octets=None)
+    chi = acme.add("chi")
+
+    def rename(round_: int) -> None:
+        for address in ("an@acme.example", "an@acme.test"):
+            provisioning.rename_mailbox(acme.mailbox, address)
+
+    def store(mailbox: Mailbox) -> Callable[[int], None]:
+        return lambda round_: charge(mailbox, 10)
+
+    def again_and_again(work: Callable[[int], None]) -> None:
+        try:
+            for round_ in range(25):
+                work(round_)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(again_and_again, work) for work in (rename, store(binh), store(chi))]:
+            done.result()
+    assert [line for line in drift.find() if not line.startswith("mailbox")] == []  # no messages are there
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_tenant_that_changes_hands_while_it_grows_is_counted_exactly(acme: Customer, reseller: Reseller) -> None:
+    second, _ = provisioning.add_reseller("second")
+
+    def add(number: int) -> None:
+        try:
+            acme.add(f"box{number}")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        work = [threads.submit(add, number) for number in range(30)]
+        for to in (second, reseller) * 4:
+            provisioning.change_tenant(acme.tenant, reseller=to)
+        for one in work:
+            one.result()
+    assert counts(reseller) == counts(acme.tenant) == (1, 31, 0)
+    assert counts(second) == (0, 0, 0)
 
 
 def test_a_tenant_moves_to_a_reseller_who_has_room_for_it(acme: Customer) -> None:

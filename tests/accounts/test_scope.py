@@ -10,8 +10,8 @@ import pytest
 from django.apps import apps
 from django.db import DatabaseError, connection, transaction
 
-from accounts import database_roles, provisioning, scope
-from accounts.models import Domain, Reseller, Tenant, User
+from accounts import database_roles, limits, provisioning, scope
+from accounts.models import Domain, Mailbox, Reseller, Tenant, User
 from accounts.principals import Principal
 from tests.fixtures import Customer, as_web
 
@@ -79,9 +79,9 @@ def places(table: str) -> set[str]:
         return {place for (place,) in cursor.fetchall()}
 
 
-def changed(statement: str) -> int:
+def changed(statement: str, **parameters: int) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(statement)
+        cursor.execute(statement, parameters or None)
         return int(cursor.rowcount)
 
 
@@ -191,6 +191,39 @@ def test_a_tenants_audit_can_only_be_added_to(acme: Customer) -> None:
         for statement in ("DELETE FROM accounts_auditevent", "UPDATE accounts_auditevent SET action = ''"):
             with refused():
                 changed(statement)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "mailhost_charge(%(tenant)s, NULL, 1, 0, 0)",
+        "mailhost_used_octets(NULL, %(tenant)s, NULL)",
+        "mailhost_used_octets(NULL, %(tenant)s, %(domain)s)",
+        "mailhost_used_octets(%(reseller)s, NULL, NULL)",
+        "mailhost_used_octets(NULL, NULL, %(domain)s)",
+        "mailhost_hold_octets(NULL, %(tenant)s)",
+        "mailhost_hold_octets(%(reseller)s, NULL)",
+        "mailhost_emit(%(tenant)s, '{tenant.changed}', '{x}', ARRAY['{}'::jsonb])",
+    ],
+)
+def test_what_has_more_rights_does_nothing_for_other_tenants(
+    resold: Reseller, acme: Customer, globex: Customer, call: str
+) -> None:
+    for principal in (tenant_admin(globex.tenant), Principal(role="reseller", reseller_id=resold.pk + 1)):
+        with within(principal), refused():
+            changed(f"SELECT {call}", tenant=acme.tenant.pk, domain=acme.domain.pk, reseller=resold.pk)
+
+
+def test_another_tenants_domain_is_counted_by_nobody_else(acme: Customer, globex: Customer) -> None:
+    Mailbox.objects.filter(pk=globex.mailbox.pk).update(used_octets=7)
+    with within(tenant_admin(acme.tenant)), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT mailhost_charge(%(own)s, %(domain)s, 0, 1, 0), mailhost_used_octets(NULL, %(own)s, %(domain)s)",
+            {"own": acme.tenant.pk, "domain": globex.domain.pk},
+        )
+        assert cursor.fetchone() == (None, 0)
+        with scope.whole_host():
+            assert limits.of(globex.domain).mailboxes == 1
 
 
 def test_every_table_with_a_tenant_is_secured() -> None:
