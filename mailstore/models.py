@@ -203,6 +203,9 @@ class Message(TenantOwned):
             models.Index(fields=("expunged_in",), condition=~Q(expunged_in=None), name="message_expunged_in"),
             models.Index(fields=("expunged_by",), condition=~Q(expunged_by=None), name="message_expunged_by"),
             models.Index(fields=("content",), name="message_content"),
+            # For lists over many mailboxes, and for who asks what became of a message.
+            models.Index(fields=("tenant", "id"), name="message_listed"),
+            models.Index(fields=("message_id",), name="message_message_id"),
         )
 
     def __str__(self) -> str:

@@ -2,8 +2,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts import provisioning
@@ -97,8 +95,9 @@ def test_pages_go_through_all_messages_once(acme: Customer, globex: Customer, ad
         ("subject=W", ["two"]),
         ("subject=nothing", []),
         ("sender=binh%40", ["one"]),
-        ("message_id=abc", ["one"]),
-        ("message_id=bc", []),
+        ("message_id=abc@x", ["one"]),
+        ("message_id=%3Cabc@x%3E", ["one"]),
+        ("message_id=abc", []),
         ("reverse_path=binh%40elsewhere.test", ["one"]),
         ("delivered_since=2026-01-02T00:00:00Z", ["three", "two"]),
         ("delivered_until=2026-01-02T00:00:00Z", ["one"]),
@@ -113,7 +112,7 @@ def test_pages_go_through_all_messages_once(acme: Customer, globex: Customer, ad
 )
 def test_a_filter_finds(acme: Customer, globex: Customer, admin: Program, query: str, found: list[str]) -> None:
     one = add_message(
-        acme.mailbox, subject="one", sender="binh@x", message_id="abc@x", reverse_path="binh@elsewhere.test"
+        acme.mailbox, subject="one", sender="binh@x", message_id="<abc@x>", reverse_path="binh@elsewhere.test"
     )
     Message.objects.filter(pk=one.pk).update(delivered_at="2026-01-01T00:00:00Z")
     add_message(acme.mailbox, subject="two", expunged_at=timezone.now())
@@ -334,16 +333,3 @@ def test_a_repeated_request_is_answered_again_and_done_once(acme: Customer, admi
     assert first.json() == again.json()
     assert again.json()["messages"] == 1
     assert again["Idempotent-Replayed"] == "true"
-
-
-# --- Speed ---------------------------------------------------------------------------------------------------------
-
-
-def plan_of(program: Program, path: str, query: str = "") -> str:
-    """How the database finds a page."""
-    with CaptureQueriesContext(connection) as queries:
-        program.read(path, query)
-    [found] = [one["sql"] for one in queries if 'FROM "mailstore_message"' in one["sql"]]
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT TEXT, BUFFERS OFF) {found}")
-        return "\n".join(line for (line,) in cursor.fetchall())

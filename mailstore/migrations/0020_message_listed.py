@@ -1,0 +1,17 @@
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """For lists over the mailboxes of a tenant, newest first; and for messages by their Message-ID, wherever they are."""
+
+    atomic = False
+    dependencies = [("mailstore", "0019_forward_of_domain")]
+
+    operations = [
+        AddIndexConcurrently(model_name="message", index=models.Index(fields=["tenant", "id"], name="message_listed")),
+        AddIndexConcurrently(
+            model_name="message",
+            index=models.Index(fields=["message_id"], name="message_message_id"),
+        ),
+    ]
