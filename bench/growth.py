@@ -13,10 +13,11 @@ from typing import Any, Final, Self
 
 from django.core.management import call_command
 from django.db import connection, connections
+from django.test import Client
 
-from accounts import provisioning, scope
+from accounts import permissions, provisioning, scope, tokens
 from accounts.models import Mailbox
-from accounts.principals import Principal
+from accounts.principals import SYSTEM, Principal
 from accounts.provisioning import bulk
 
 HASH: Final = (  # as it comes along from another server
@@ -37,6 +38,15 @@ class Growth:
         tenant, _ = provisioning.add_tenant("bench")
         provisioning.add_domain("bench.test", tenant=tenant)
         self._principal = Principal(role="tenant-admin", tenant_id=tenant.pk)
+        made = tokens.make(
+            by=SYSTEM,
+            name="bench",
+            role="tenant-admin",
+            scopes=permissions.scopes_of("tenant-admin"),
+            tenant=tenant,
+            requests_per_minute=100_000,
+        )
+        self._client = Client(SERVER_NAME="localhost", headers={"Authorization": f"Bearer {made.text}"})
         self._first = self._next = 0  # numbers of its open mailboxes
         return self
 
@@ -65,8 +75,11 @@ class Growth:
         rows["list 100 from the middle on"] = _usual(lambda: self._page(self._some()))
         rows["change one"] = _usual(self._change)
         rows["close one"] = _usual(self._close)
-        seconds = _timed(lambda: [self._bulk(BY) for _ in range(MANY // BY)])
-        rows[f"add {MANY:,}, {BY} at a time"] = f"{seconds:.1f} s"
+        rows["POST one"] = _usual(lambda: self._post(1))
+        rows[f"POST {BULK}, each"] = _usual(lambda: self._post(BULK), times=10, of=BULK)
+        for name, add in (("add", self._bulk), ("POST", self._post)):
+            seconds = _timed(lambda add=add: [add(BY) for _ in range(MANY // BY)])  # type: ignore[misc]
+            rows[f"{name} {MANY:,}, {BY} at a time"] = f"{seconds:.1f} s"
         return rows
 
     def explain(self) -> None:
@@ -86,6 +99,15 @@ class Growth:
             results = bulk.apply(items, atomic=True)
         if any(result.done != "created" for result in results):
             raise AssertionError(results)
+
+    def _post(self, count: int) -> None:
+        """The whole way through the API, but for the socket."""
+        items = [{"action": "create", "address": self._new(), "password_hash": HASH} for _ in range(count)]
+        answer = self._client.post(
+            "/api/v1/mailboxes/bulk/", {"atomic": True, "items": items}, content_type="application/json"
+        )
+        if answer.status_code != 200:
+            raise AssertionError(answer.content)
 
     def _look_up(self) -> None:
         self._within(lambda mailboxes: mailboxes.get(address=self._some()))

@@ -21,6 +21,7 @@ def main() -> int:
     with ExitStack() as until_the_end:
         directory = until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="mailhost-bench-"))
         Path(directory).chmod(0o711)  # the servers' account passes through
+        (Path(directory) / "static").mkdir()
         urls = until_the_end.enter_context(embedded.servers(Path(directory), wanted=("postgres", "redis")))
         os.environ |= {
             "DATABASE_URL": urls.postgres,

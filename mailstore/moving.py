@@ -177,6 +177,8 @@ _FORGET_OTHERS = (
 _LET_GO = (
     f"DELETE FROM accounts_domainadmin WHERE domain_id = ANY (%(domains)s) OR user_id IN ({_OWNERS})",
     "DELETE FROM accounts_apitoken_domains WHERE domain_id = ANY (%(domains)s)",
+    f"DELETE FROM accounts_user_groups WHERE user_id IN ({_OWNERS})",
+    f"DELETE FROM accounts_user_user_permissions WHERE user_id IN ({_OWNERS})",
     f"UPDATE accounts_tenant SET admin_mailbox_id = NULL WHERE id = %(before)s AND admin_mailbox_id IN ({_BOXES})",
 )
 

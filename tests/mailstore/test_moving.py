@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.utils import timezone
@@ -199,10 +200,12 @@ def test_the_old_tenants_people_and_programs_let_go(acme: Customer, globex: Cust
 
 def test_owners_are_only_members_of_their_new_tenant(acme: Customer, globex: Customer) -> None:
     provisioning.set_role(acme.mailbox.user, "tenant-admin")
+    acme.mailbox.user.user_permissions.set(Permission.objects.all()[:3])
     password = acme.mailbox.user.password
     moving.move_domain(acme.domain, to=globex.tenant)
     user = User.objects.get(pk=acme.mailbox.user_id)
     assert (user.role, user.is_staff, user.tenant, user.password) == (Role.MEMBER, False, globex.tenant, password)
+    assert not user.user_permissions.exists()
     assert AuditEvent.objects.filter(action="login.changed", tenant_id=acme.tenant.pk, target_id=user.pk).count() == 2
 
 
