@@ -10,9 +10,10 @@ from rest_framework import serializers
 from accounts import addresses, provisioning
 from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
+from accounts.api.filters import Flag
 from accounts.api.named import Named
 from accounts.api.problems import FieldError, Problem
-from accounts.api.serializers import Strict, Text
+from accounts.api.serializers import Strict, Text, Truth
 from accounts.api.tenants import written
 from accounts.models import Alias, Domain, Mailbox
 
@@ -47,9 +48,7 @@ class AliasWanted(Strict):
         help_text="Mailboxes of the tenant, and addresses outside.",
     )
     expires_at = serializers.DateTimeField(required=False, allow_null=True, help_text="From then on it takes no mail.")
-    release = serializers.BooleanField(
-        required=False, write_only=True, help_text="Give the address away although it is in quarantine."
-    )
+    release = Truth(required=False, write_only=True, help_text="Give the address away although it is in quarantine.")
 
 
 class AliasFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has no types
@@ -57,7 +56,7 @@ class AliasFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
     tenant = filters.CharFilter(field_name="tenant__slug")
     domain = filters.CharFilter(method="of_domain", help_text="Its name, in any spelling.")
     target = filters.CharFilter(method="to_target", help_text="An address that its mail goes to.")
-    expired = filters.BooleanFilter(method="is_expired")
+    expired = Flag(method="is_expired")
     created_since = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
     created_until = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
 

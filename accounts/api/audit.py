@@ -16,6 +16,7 @@ from rest_framework.request import Request
 
 from accounts import addresses, scope
 from accounts.addresses import BadAddress
+from accounts.api.filters import Whole
 from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
 from accounts.api.views import Resource, needs
@@ -54,7 +55,7 @@ class AuditFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
     actor = filters.CharFilter(method="of_actor", help_text="`user 7` or `token 5`.")
     action = filters.CharFilter(help_text="Such as mailbox.close.")
     target_kind = filters.CharFilter()
-    target_id = filters.NumberFilter(min_value=0, max_value=2**63 - 1)
+    target_id = Whole(min_value=0, max_value=2**63 - 1)
     tenant = filters.CharFilter(method="of_tenant", help_text="Its slug.")
     domain = filters.CharFilter(method="of_domain", help_text="Its name.")
     mailbox = filters.CharFilter(method="of_mailbox", help_text="Its address; those that had it before, too.")

@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from accounts import addresses, provisioning, tasks, verification
 from accounts.addresses import BadAddress
 from accounts.api.fields import ExternalId, HasShown, LimitsShown, LimitsWanted, closing, set_limits
+from accounts.api.filters import Flag
 from accounts.api.named import Named
 from accounts.api.problems import Problem, about
 from accounts.api.serializers import Strict, Text
@@ -68,7 +69,7 @@ class DomainFilters(NameFilters):
     tenant = filters.CharFilter(field_name="tenant__slug")
     state = filters.ChoiceFilter(choices=Domain.State.choices)
     alias_of = filters.CharFilter(field_name="alias_of__name")
-    closed = filters.BooleanFilter(field_name="closed_at", lookup_expr="isnull", exclude=True)
+    closed = Flag(field_name="closed_at", lookup_expr="isnull", exclude=True)
 
     def begins(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
         return rows.filter(name__startswith=text.lower())

@@ -7,14 +7,14 @@ from django.db.models import Sum
 from rest_framework import serializers
 
 from accounts import audit, limits, permissions, quotas
-from accounts.api.serializers import Strict, Text
+from accounts.api.serializers import Strict, Text, Whole
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
 from accounts.principals import Principal
 
 _MOST = 2**63 - 1
 
 
-class Seconds(serializers.IntegerField):
+class Seconds(Whole):
     """A time in whole seconds."""
 
     def __init__(self, **options: Any) -> None:
@@ -31,10 +31,10 @@ class Seconds(serializers.IntegerField):
 class LimitsWanted(Strict):
     """How much it may have; null is no limit. What is not named stays."""
 
-    max_domains = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    max_mailboxes = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    max_aliases = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    max_octets = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
+    max_domains = Whole(required=False, allow_null=True, min_value=0, max_value=_MOST)
+    max_mailboxes = Whole(required=False, allow_null=True, min_value=0, max_value=_MOST)
+    max_aliases = Whole(required=False, allow_null=True, min_value=0, max_value=_MOST)
+    max_octets = Whole(required=False, allow_null=True, min_value=0, max_value=_MOST)
 
 
 class LimitsShown(serializers.ModelSerializer[Allowance]):

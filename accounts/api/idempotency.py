@@ -31,11 +31,9 @@ def claim(request: HttpRequest, principal: Principal, body: bytes) -> Claim | Ht
     `body` is its body, or what stands for it. Belongs into the transaction of the request. Waits for one with the same
     key that is being carried out. Raises `Problem`.
     """
-    key = request.headers.get("Idempotency-Key")
+    key = key_of(request)
     if key is None:
         return None
-    if not _KEY.fullmatch(key):
-        raise Problem("bad-idempotency-key")
     whose = _whose(principal)
     box = _box(whose, key)
     said = f"{request.method} {request.get_full_path()}\n".encode() + body
@@ -55,6 +53,14 @@ def identity(request: HttpRequest, principal: Principal) -> bytes | None:
     """What all attempts of this request have in common, and no other has; None for one without a key."""
     key = request.headers.get("Idempotency-Key")
     return None if key is None else hashlib.sha256(f"{_whose(principal)}\0{key}".encode()).digest()
+
+
+def key_of(request: HttpRequest) -> str | None:
+    """The request's key, if it has one. Raises `Problem`."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Problem("bad-idempotency-key")
+    return key
 
 
 def keep(claim: Claim, answer: HttpResponse) -> None:

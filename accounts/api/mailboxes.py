@@ -18,9 +18,10 @@ from accounts import addresses, permissions, provisioning
 from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
 from accounts.api.fields import ExternalId, Seconds, closing
+from accounts.api.filters import Flag
 from accounts.api.named import Named
 from accounts.api.problems import Problem, about, of_refusal
-from accounts.api.serializers import Network, Strict, Text
+from accounts.api.serializers import Network, Strict, Text, Truth, Whole
 from accounts.api.tenants import NameFilters, written
 from accounts.api.views import needs
 from accounts.models import Domain, Mailbox
@@ -60,31 +61,27 @@ class MailboxValues(Strict):
     )
     state = serializers.ChoiceField(choices=Mailbox.State.choices, required=False)
     state_reason = Text(max_length=500, required=False, allow_blank=True, help_text="Its owner reads it.")
-    quota_octets = serializers.IntegerField(
-        required=False, allow_null=True, min_value=0, max_value=2**63 - 1, help_text="Null: no limit."
-    )
-    pop3_enabled = serializers.BooleanField(required=False)
+    quota_octets = Whole(required=False, allow_null=True, min_value=0, max_value=2**63 - 1, help_text="Null: no limit.")
+    pop3_enabled = Truth(required=False)
     allowed_networks = serializers.ListField(
         child=Network(), required=False, max_length=100, help_text="Such as 192.0.2.0/24. Empty: anywhere."
     )
     retention = Seconds(required=False, allow_null=True, help_text="Seconds. Null: the tenant's.")
-    release = serializers.BooleanField(
-        required=False, write_only=True, help_text="Give the address away although it is in quarantine."
-    )
+    release = Truth(required=False, write_only=True, help_text="Give the address away although it is in quarantine.")
 
 
 class MailboxWanted(MailboxValues):
     """What a mailbox is to be."""
 
     address = Text(max_length=400, required=False, help_text="In any spelling; in the address, for PUT and PATCH.")
-    legal_hold = serializers.BooleanField(required=False, help_text="No purge removes any of its mail.")
+    legal_hold = Truth(required=False, help_text="No purge removes any of its mail.")
 
 
 class Renaming(Strict):
     """Another address."""
 
     address = Text(max_length=400)
-    keep_alias = serializers.BooleanField(default=True, help_text="The old address stays as an alias.")
+    keep_alias = Truth(default=True, help_text="The old address stays as an alias.")
 
 
 class Item(MailboxValues):
@@ -97,7 +94,7 @@ class Item(MailboxValues):
 class Items(Strict):
     """What is to become of many mailboxes."""
 
-    atomic = serializers.BooleanField(default=False, help_text="All or none; else each by itself.")
+    atomic = Truth(default=False, help_text="All or none; else each by itself.")
     items = serializers.ListField(child=Item(), allow_empty=False, max_length=MOST_ITEMS)
 
 
@@ -106,7 +103,7 @@ class ItemResult(serializers.Serializer[Any]):
 
     address = serializers.CharField()
     done = serializers.ChoiceField(choices=["created", "changed", "unchanged", "closed"], allow_null=True)
-    id = serializers.IntegerField(allow_null=True)
+    id = Whole(allow_null=True)
     problem = serializers.JSONField(allow_null=True, help_text="A problem document.")
 
 
@@ -124,11 +121,11 @@ class MailboxFilters(NameFilters):
     closed = filters.ChoiceFilter(
         choices=[("true", "closed"), ("false", "open"), ("any", "both")], method="is_closed", help_text="Usually false."
     )
-    legal_hold = filters.BooleanFilter()
-    pop3_enabled = filters.BooleanFilter()
+    legal_hold = Flag()
+    pop3_enabled = Flag()
     last_login_since = filters.IsoDateTimeFilter(field_name="last_login_at", lookup_expr="gte")
     last_login_until = filters.IsoDateTimeFilter(field_name="last_login_at", lookup_expr="lt")
-    never_logged_in = filters.BooleanFilter(field_name="last_login_at", lookup_expr="isnull")
+    never_logged_in = Flag(field_name="last_login_at", lookup_expr="isnull")
     used_percent = filters.NumberFilter(
         method="is_full", min_value=0, max_value=1000, help_text="At least so much of the quota is used."
     )

@@ -73,7 +73,7 @@ class Pages(BasePagination):
             "type": "object",
             "required": ["items", "next"],
             "properties": {
-                "items": {"type": "array", "items": schema},
+                "items": schema,
                 "next": {"type": ["string", "null"], "description": "The cursor of the next page."},
                 "count": {
                     "type": "object",
@@ -94,7 +94,7 @@ class Pages(BasePagination):
             _parameter(
                 "limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL}, "Rows of a page."
             ),
-            _parameter("cursor", {"type": "string"}, "`next` of the page before."),
+            _parameter("cursor", {"type": "string", "minLength": 1}, "`next` of the page before."),
             _parameter("ordering", {"type": "string", "enum": orders, "default": view.orderings[0]}, "Which order."),
             _parameter("count", {"type": "string", "enum": ["estimate"]}, f"Count the rows, up to {COUNTED}."),
         ]

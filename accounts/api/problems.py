@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 
 from accounts import limits
@@ -200,6 +201,7 @@ def of_refusal(error: Exception) -> Problem:
     return Problem(code, f"{error}.", field=field)
 
 
+@csrf_exempt  # there is nothing to forge
 def unknown_address(request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
     """The answer below /api/ where there is nothing."""
     hint = "" if request.path.endswith("/") else " Addresses end with a slash."

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
+from rest_framework.fields import ListField
+from rest_framework.serializers import Serializer
 
 from accounts import permissions
 from accounts.api.problems import KINDS, MEDIA_TYPE, TYPES
+from accounts.api.serializers import Strict
 from accounts.models import Role
 
 if TYPE_CHECKING:
@@ -60,11 +63,23 @@ class Schema(AutoSchema):
             if self.method != "POST":
                 parameters.append(_ref("parameters", "IfMatch"))
         else:
-            parameters.append(_ref("parameters", "Fields"))
+            parameters.append(_fields(cast("Resource", self.view)))
             if "{" in self.path:
                 parameters.append(_ref("parameters", "IfNoneMatch"))
         self._say_how_it_ends(operation["responses"], is_write=is_write)
         return operation
+
+    def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
+        schema: Any = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
+        if isinstance(field, ListField) and not field.allow_empty and "minItems" not in schema:
+            schema = {**schema, "minItems": 1}
+        return schema
+
+    def _postprocess_serializer_schema(self, schema: Any, serializer: Any, direction: Any) -> Any:
+        schema = super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
+        if isinstance(serializer, Strict) and "properties" in schema:
+            schema["additionalProperties"] = False
+        return schema
 
     def _say_who_may(self, operation: dict[str, Any]) -> None:
         view = cast("Resource", self.view)
@@ -97,6 +112,12 @@ class Schema(AutoSchema):
 def complete(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """A hook of drf-spectacular: add what operations refer to."""
     result["info"]["description"] = _ABOUT
+    for path in result["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                schema = parameter.get("schema", {})
+                if parameter.get("in") == "query" and schema.get("type") == "string" and "enum" not in schema:
+                    schema["minLength"] = 1
     components = result.setdefault("components", {})
     for kind, more in _COMPONENTS.items():
         components[kind] = dict(sorted({**components.get(kind, {}), **more}.items()))
@@ -142,6 +163,13 @@ def _problems(status: int) -> dict[str, Any]:
     return response
 
 
+def _fields(view: "Resource") -> dict[str, Any]:
+    names = list(cast("Serializer[Any]", view.get_serializer()).fields)
+    schema = {"type": "array", "items": {"type": "string", "enum": names}, "minItems": 1}
+    said = _query("fields", "Show these fields only, separated by commas.", schema)
+    return {**said, "style": "form", "explode": False}
+
+
 def _query(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
@@ -157,8 +185,10 @@ _COMPONENTS: Final[dict[str, dict[str, Any]]] = {
     },
     "parameters": {
         "DryRun": _query("dry_run", "Only say what would happen.", {"type": "boolean", "default": False}),
-        "Fields": _query("fields", "Show these fields only, separated by commas.", {"type": "string"}),
-        "IdempotencyKey": _header("Idempotency-Key", "Yours: a retry with it gets the first answer again."),
+        "IdempotencyKey": {
+            **_header("Idempotency-Key", "Yours: a retry with it gets the first answer again."),
+            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        },
         "IfMatch": _header("If-Match", "The ETag that you saw: 412 if it was changed meanwhile."),
         "IfNoneMatch": _header("If-None-Match", "The ETag that you have: 304 if it is still so."),
     },

@@ -29,6 +29,26 @@ class Text(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class Truth(serializers.BooleanField):
+    """true or false, and nothing that could mean one of them."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Raises `ValidationError`."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
+class Whole(serializers.IntegerField):
+    """A whole number, and nothing that could be made one."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Raises `ValidationError`."""
+        if isinstance(data, bool) or not isinstance(data, int | float) or data != data // 1:
+            self.fail("invalid")
+        return super().to_internal_value(int(data))
+
+
 class Network(Text):
     """A network such as 192.0.2.0/24."""
 

@@ -18,6 +18,7 @@ from accounts.api.fields import (
     plural,
     set_limits,
 )
+from accounts.api.filters import Flag
 from accounts.api.named import GONE, Named
 from accounts.api.problems import Problem, about
 from accounts.api.serializers import Strict, Text
@@ -147,7 +148,7 @@ class TenantWanted(Strict):
 class TenantFilters(NameFilters):
     search = filters.CharFilter(method="begins", help_text="How the slug or the name begins.")
     reseller = filters.CharFilter(field_name="reseller__slug")
-    closed = filters.BooleanFilter(field_name="closed_at", lookup_expr="isnull", exclude=True)
+    closed = Flag(field_name="closed_at", lookup_expr="isnull", exclude=True)
 
     def begins(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
         return rows.filter(Q(slug__startswith=text.lower()) | Q(name__istartswith=text))

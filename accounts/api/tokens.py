@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from accounts import addresses, permissions, tokens
 from accounts.api.problems import about
-from accounts.api.serializers import Network, Strict, Text
+from accounts.api.serializers import Network, Strict, Text, Whole
 from accounts.api.views import Resource, needs
 from accounts.models import ApiToken, Domain, Mailbox, Reseller, Role, Tenant
 
@@ -58,7 +58,7 @@ class TokenWanted(Strict):
         child=Network(), required=False, max_length=100, help_text="Such as 192.0.2.0/24. Empty: anywhere."
     )
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
-    requests_per_minute = serializers.IntegerField(required=False, min_value=1, max_value=1_000_000)
+    requests_per_minute = Whole(required=False, min_value=1, max_value=1_000_000)
 
 
 class Tokens(Resource):

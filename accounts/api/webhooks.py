@@ -15,7 +15,7 @@ from accounts import events, webhooks
 from accounts.api.fields import plural
 from accounts.api.named import GONE
 from accounts.api.problems import Problem
-from accounts.api.serializers import Strict, Text
+from accounts.api.serializers import Strict, Text, Truth, Whole
 from accounts.api.views import Resource, needs
 from accounts.models import Event, Reseller, Tenant, Webhook, WebhookDelivery
 
@@ -53,7 +53,7 @@ class WebhookChange(Strict):
         required=False,
         help_text="Empty: all.",
     )
-    enabled = serializers.BooleanField(required=False)
+    enabled = Truth(required=False)
 
 
 class WebhookWanted(Strict):
@@ -75,15 +75,13 @@ class Replaying(Strict):
     state = serializers.ChoiceField(choices=WebhookDelivery.State.choices, default=WebhookDelivery.State.FAILED)
     since = serializers.DateTimeField(required=False)
     until = serializers.DateTimeField(required=False)
-    ids = serializers.ListField(
-        child=serializers.IntegerField(min_value=1, max_value=2**63 - 1), required=False, max_length=1000
-    )
+    ids = serializers.ListField(child=Whole(min_value=1, max_value=2**63 - 1), required=False, max_length=1000)
 
 
 class Replayed(serializers.Serializer[Any]):
     """How many are sent again."""
 
-    deliveries = serializers.IntegerField()
+    deliveries = Whole()
 
 
 class Webhooks(Resource):

@@ -1,0 +1,29 @@
+"""Filters that are as strict as bodies are."""
+
+import django_filters
+from django import forms
+from django.core.exceptions import ValidationError
+
+
+class _TrueOrFalse(forms.NullBooleanField):
+    def to_python(self, value: object) -> bool | None:  # type: ignore[override] # as Django's own does
+        if value in (None, ""):
+            return None
+        if value not in ("true", "false"):
+            raise ValidationError("It is true or false.")
+        return value == "true"
+
+
+class Whole(django_filters.NumberFilter):  # type: ignore[misc] # django-filter has no types
+    """A whole number."""
+
+    field_class = forms.IntegerField
+
+
+class Flag(django_filters.BooleanFilter):  # type: ignore[misc] # django-filter has no types
+    """`true` or `false`."""
+
+    field_class = _TrueOrFalse
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **{"widget": forms.TextInput, **options})
