@@ -54,8 +54,8 @@ class Tenant(models.Model):
     reseller = models.ForeignKey(
         Reseller, models.PROTECT, null=True, blank=True, related_name="tenants", help_text="Empty: the host's own."
     )
-    external_id = models.CharField(
-        max_length=200, null=True, blank=True, unique=True, help_text="What the caller's own system calls it."
+    external_id = models.CharField(  # noqa: DJ001 - null, since many may have none
+        max_length=200, null=True, blank=True, help_text="What the caller's own system calls it."
     )
     retention = models.DurationField(
         null=True,
@@ -80,6 +80,14 @@ class Tenant(models.Model):
 
     class Meta:
         ordering = ("slug",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("reseller", "external_id"),
+                condition=~Q(external_id=None),
+                name="tenant_external_id",
+                nulls_distinct=False,
+            ),
+        )
 
     def __str__(self) -> str:
         return self.slug

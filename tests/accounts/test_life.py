@@ -116,6 +116,13 @@ def test_what_callers_call_things_is_unique(kind: str, acme: Customer, globex: C
     if kind == "tenant":
         with pytest.raises(Taken):
             change(theirs, external_id="id-7")
+        reseller, _ = provisioning.add_reseller("umbrella")
+        change(theirs, reseller=reseller)
+        change(theirs, external_id="id-7")  # a reseller's own numbers
+        with pytest.raises(Taken):
+            provisioning.add_tenant("third", reseller=reseller, external_id="id-7")
+        with pytest.raises(Taken):
+            change(theirs, reseller=None)
         return
     change(theirs, external_id="id-7")  # another tenant's: nobody's business
     another: Any = (
