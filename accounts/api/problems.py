@@ -201,6 +201,21 @@ def of_refusal(error: Exception) -> Problem:
     return Problem(code, f"{error}.", field=field)
 
 
+def as_markdown() -> str:
+    """The codes, as `docs/problems.md` shows them."""
+    rows = "".join(f"| `{code}` | {kind.status} | {kind.title} | {kind.advice} |\n" for code, kind in KINDS.items())
+    return f"{_PREFACE}\n| code | status | title | what to do |\n|---|---|---|---|\n{rows}"
+
+
+_PREFACE: Final = """\
+# Problems
+
+What the API answers with when something is wrong: problem documents (RFC 9457), told by their `code`. Codes never
+change their meaning; titles and details are for people, and may. Made from `accounts/api/problems.py` by `manage.py
+writedocs`; a running system has the same at `/api/problems/`.
+"""
+
+
 @csrf_exempt  # there is nothing to forge
 def unknown_address(request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
     """The answer below /api/ where there is nothing."""

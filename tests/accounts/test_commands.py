@@ -384,8 +384,8 @@ def test_a_reseller_its_tenant_and_its_staff(db: None) -> None:
     said = run("addstaff", "boss@acme.test", "--tenant", "acme", "--generate")
     assert said.startswith("Login boss@acme.test: added as tenant admin.\nPassword: ")
     assert authenticate(username="boss@acme.test", password=said.split()[-1])
-    assert "added as Reseller" in run("addstaff", "sales@host.test", "--reseller", "host", "--generate")
-    assert "added as Support" in run("addstaff", "help@host.test", "--role", "support", "--generate")
+    assert "added as reseller" in run("addstaff", "sales@host.test", "--reseller", "host", "--generate")
+    assert "added as support" in run("addstaff", "help@host.test", "--role", "support", "--generate")
     assert "cannot be reseller" in refusal("addstaff", "x@x.test", "--role", "reseller", "--generate")
 
 

@@ -36,6 +36,6 @@ class Command(ProvisioningCommand):
             role=options["role"],
             domains=domains,
         )
-        self.stdout.write(f"Login {user}: added as {user.get_role_display()}.")
+        self.stdout.write(f"Login {user}: added as {user.get_role_display().lower()}.")
         if password.generated:
             self.stdout.write(f"Password: {password.text}")

@@ -14,7 +14,7 @@ from mailhost.management.commands import writedocs
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
-@pytest.mark.parametrize("name", ["openapi.json", "roles.md"])
+@pytest.mark.parametrize("name", ["openapi.json", "problems.md", "roles.md"])
 def test_the_committed_document_is_current(name: str) -> None:
     assert (settings.BASE_DIR / "docs" / name).read_text() == writedocs.documents()[name], "run manage.py writedocs"
 

@@ -1,0 +1,83 @@
+"""The documents say what is so: their settings, commands, links and examples."""
+
+import base64
+import re
+import time
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands
+
+from accounts.endpoint import signature
+from accounts.events import KINDS
+
+PROJECT = Path(__file__).parents[2]
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+README = (PROJECT / "README.md").read_text()
+
+
+def test_the_readme_names_all_settings_and_no_others() -> None:
+    read = set(
+        re.findall(r'"((?:MAILHOST_\w+|DATABASE_URL|REDIS_URL))"', (PROJECT / "mailhost/settings.py").read_text())
+    )
+    rows = re.findall(r"^\| (`[A-Z].*?) \|", section("Settings"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == read
+
+
+def test_the_readme_names_all_commands_and_no_others() -> None:
+    ours = {
+        name for name, app in get_commands().items() if app in ("accounts", "mailstore", "lmtp", "pop3", "mailhost")
+    }
+    rows = re.findall(r"^\| (`[a-z].*?) \|", section("Commands").partition("manage.py …")[2], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9]+)", row)}
+    djangos = {"createsuperuser", "changepassword"}
+    assert named - djangos == ours - djangos
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", document.read_text()):
+        there = document.parent / target if target else document
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, anchor
+
+
+def test_the_tests_that_conformance_names_are_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (PROJECT / "docs/conformance.md").read_text()))
+    there = {
+        name for path in (PROJECT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert named <= there
+
+
+def test_the_integrators_guide_names_all_events() -> None:
+    table = (PROJECT / "docs/api.md").read_text().partition("| events |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+\.\w+)`", table)) == set(KINDS)
+
+
+def test_the_example_of_receiving_webhooks_tells_ours_from_others() -> None:
+    [source] = re.findall(r"```python\n(import base64.*?)```", (PROJECT / "docs/api.md").read_text(), re.DOTALL)
+    example: dict[str, object] = {}
+    exec(source, example)
+    is_genuine = example["is_genuine"]
+    assert callable(is_genuine)
+    secret, body, now = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", b'{"type":"mailbox.created"}', int(time.time())
+
+    def sent(*keys: bytes, at: int = now) -> dict[str, str]:
+        signed = signature(keys, event_id="evt_1", timestamp=at, body=body)
+        return {"Webhook-Id": "evt_1", "Webhook-Timestamp": str(at), "Webhook-Signature": signed}
+
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    assert is_genuine(sent(key), body, secret)
+    assert is_genuine(sent(b"a new one", key), body, secret)
+    assert not is_genuine(sent(b"another's"), body, secret)
+    assert not is_genuine(sent(key), body + b" ", secret)
+    assert not is_genuine(sent(key, at=now - 3600), body, secret)
+    assert not is_genuine({}, body, secret)
+
+
+def section(title: str) -> str:
+    """What the README says under a title."""
+    return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
