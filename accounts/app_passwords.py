@@ -12,6 +12,7 @@ from django.utils import timezone
 from accounts import audit, notices, passwords
 from accounts.models import AppPassword, Mailbox
 from accounts.provisioning import values
+from accounts.provisioning.logins import refuse_stronger
 from accounts.provisioning.lookups import lock_open
 from accounts.provisioning.refusals import BadValue, Refused
 
@@ -46,8 +47,10 @@ def create(
 ) -> tuple[AppPassword, str]:
     """Make an app password for an open mailbox; without networks it is good from anywhere.
 
-    Returns it with its text, which nobody can be told again. Raises `UnknownMailbox`, `TooMany`, `BadValue`.
+    Returns it with its text, which nobody can be told again. Raises `UnknownMailbox`, `TooMany`, `BadValue`, and
+    `NotAllowed` as a change of its owner's password.
     """
+    refuse_stronger(mailbox.user)
     wanted = _checked({"name": name, "scopes": scopes, "expires_at": expires_at, "allowed_networks": allowed_networks})
     _check_end(expires_at)
     text = passwords.generated()

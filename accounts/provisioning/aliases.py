@@ -80,10 +80,10 @@ def set_alias(
 def remove_alias(alias: Alias) -> None:
     """Take no more mail at this address; that it takes none already changes nothing."""
     with transaction.atomic():
-        if Alias.objects.select_for_update().filter(pk=alias.pk).first():
-            happened.to_alias("removed", alias)
-            Alias.objects.filter(pk=alias.pk).delete()
-            limits.charge(tenant_id=alias.tenant_id, domain_id=alias.domain_id, aliases=-1)
+        if row := Alias.objects.select_for_update().filter(pk=alias.pk).first():
+            happened.to_alias("removed", row)
+            Alias.objects.filter(pk=row.pk).delete()
+            limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, aliases=-1)
 
 
 def release_address(name: str, holder: Refused, *, wanted: bool) -> None:

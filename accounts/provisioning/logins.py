@@ -88,9 +88,7 @@ def set_password(user: User, password: str | None, *, password_hash: str | None 
 
 def store_password(user: User, stored: str) -> None:
     """As `set_password`, with what `accounts.hashes.stored` made of the password before."""
-    who = principals.acting()
-    if user.role != Role.MEMBER and user.pk != who.user_id and not permissions.may(who, "logins", "password"):
-        raise NotAllowed(f"{user} looks after more than a mailbox: ask who may change logins")
+    refuse_stronger(user)
     with transaction.atomic():
         user.password = stored
         user.save(update_fields=["password"])
@@ -100,6 +98,13 @@ def store_password(user: User, stored: str) -> None:
             notices.mailboxes_changed([mailbox.pk])
         else:
             audit.record("login.password_changed", user, {"password": (0, 1)})
+
+
+def refuse_stronger(user: User) -> None:
+    """Nobody gets a password of somebody who may do more than he. Raises `NotAllowed`."""
+    who = principals.acting()
+    if user.role != Role.MEMBER and user.pk != who.user_id and not permissions.may(who, "logins", "password"):
+        raise NotAllowed(f"{user} looks after more than a mailbox: ask who may change logins")
 
 
 def remove_login(user: User) -> None:

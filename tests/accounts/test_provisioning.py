@@ -8,7 +8,7 @@ from django.contrib.auth import authenticate
 from django.contrib.auth.hashers import check_password, is_password_usable
 from django.db import connection, connections
 
-from accounts import principals, provisioning
+from accounts import app_passwords, principals, provisioning
 from accounts.addresses import BadAddress
 from accounts.models import Alias, Mailbox, User
 from accounts.passwords import BadPassword
@@ -284,7 +284,10 @@ def test_who_may_only_change_mailboxes_signs_in_as_nobody_who_may_do_more(acme: 
                 provisioning.set_password(user, "another")
             [result] = bulk.apply([item], atomic=False)
             assert isinstance(result.refusal, NotAllowed)
+            with pytest.raises(NotAllowed):
+                app_passwords.create(acme.mailbox, name="Phone")
             provisioning.set_password(binh.user, "another")
+            app_passwords.create(binh, name="Phone")
     assert check_password(PASSWORD, User.objects.get(pk=user.pk).password)
     for principal in (replace(weak, user_id=user.pk), replace(token, scopes=None)):
         with principals.acting_as(principal):
