@@ -10,10 +10,10 @@ from rest_framework import serializers
 from accounts import addresses, provisioning
 from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
-from accounts.api.filters import Flag
+from accounts.api.filters import At, Flag
 from accounts.api.named import Named
 from accounts.api.problems import FieldError, Problem
-from accounts.api.serializers import Strict, Text, Truth
+from accounts.api.serializers import Moment, Strict, Text, Truth
 from accounts.api.tenants import written
 from accounts.models import Alias, Domain, Mailbox
 
@@ -24,6 +24,7 @@ class AliasShown(serializers.ModelSerializer[Alias]):
     tenant = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     domain = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
     targets = serializers.SerializerMethodField()
+    example: ClassVar = {"address": "sales@example.test"}
 
     class Meta:
         model = Alias
@@ -37,9 +38,7 @@ class AliasShown(serializers.ModelSerializer[Alias]):
 class AliasWanted(Strict):
     """What an alias is to be."""
 
-    address = Text(
-        max_length=400, required=False, help_text="`@example.test` takes what nothing else does. For POST alone."
-    )
+    address = Text(max_length=400, required=False, help_text="As the address has it, in any spelling.")
     targets = serializers.ListField(
         child=Text(max_length=400),
         required=False,
@@ -47,8 +46,22 @@ class AliasWanted(Strict):
         max_length=200,
         help_text="Mailboxes of the tenant, and addresses outside.",
     )
-    expires_at = serializers.DateTimeField(required=False, allow_null=True, help_text="From then on it takes no mail.")
+    expires_at = Moment(required=False, allow_null=True, help_text="From then on it takes no mail.")
     release = Truth(required=False, write_only=True, help_text="Give the address away although it is in quarantine.")
+    example: ClassVar = {"targets": ["an@example.test", "an@elsewhere.test"]}
+
+
+class AliasAdded(AliasWanted):
+    """An alias to be."""
+
+    address = Text(max_length=400, help_text="`@example.test` takes what nothing else does.")
+    targets = serializers.ListField(
+        child=Text(max_length=400),
+        allow_empty=False,
+        max_length=200,
+        help_text="Mailboxes of the tenant, and addresses outside.",
+    )
+    example: ClassVar = {"address": "sales@example.test", **AliasWanted.example}
 
 
 class AliasFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has no types
@@ -57,8 +70,8 @@ class AliasFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
     domain = filters.CharFilter(method="of_domain", help_text="Its name, in any spelling.")
     target = filters.CharFilter(method="to_target", help_text="An address that its mail goes to.")
     expired = Flag(method="is_expired")
-    created_since = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
-    created_until = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
+    created_since = At(field_name="created_at", lookup_expr="gte")
+    created_until = At(field_name="created_at", lookup_expr="lt")
 
     def begins(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
         return rows.filter(address__startswith=text.lower())
@@ -85,7 +98,7 @@ class AliasFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
         return rows.filter(past) if expired else rows.exclude(past)
 
 
-@written(AliasWanted, AliasShown)
+@written(AliasAdded, AliasWanted, AliasShown)
 class Aliases(Named):
     """Aliases."""
 
@@ -93,6 +106,7 @@ class Aliases(Named):
     queryset = Alias.objects.select_related("tenant", "domain").prefetch_related("targets__mailbox")
     serializer_class = AliasShown
     wanted = AliasWanted
+    added = AliasAdded
     filterset_class = AliasFilters
     lookup_field = "address"
     lookup_value_regex = "[^/]+"

@@ -12,7 +12,7 @@ from accounts import addresses, app_passwords
 from accounts.addresses import BadAddress
 from accounts.api.named import GONE
 from accounts.api.problems import Problem
-from accounts.api.serializers import Network, Strict, Text
+from accounts.api.serializers import Moment, Network, Strict, Text
 from accounts.api.views import Resource
 from accounts.models import AppPassword, Mailbox
 
@@ -47,13 +47,14 @@ class AppPasswordWanted(Strict):
         child=serializers.ChoiceField(choices=AppPassword.Scope.choices), required=False, allow_empty=False
     )
     allowed_networks = serializers.ListField(child=Network(), required=False, max_length=100)
-    expires_at = serializers.DateTimeField(required=False, allow_null=True)
+    expires_at = Moment(required=False, allow_null=True)
 
 
 class AppPasswordChange(AppPasswordWanted):
     """What of an app password is to change."""
 
     name = Text(max_length=100, required=False, help_text="The device: Outlook office.")
+    example: ClassVar = {"name": "Outlook office"}
 
 
 class AppPasswords(Resource):

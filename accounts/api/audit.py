@@ -16,7 +16,7 @@ from rest_framework.request import Request
 
 from accounts import addresses, scope
 from accounts.addresses import BadAddress
-from accounts.api.filters import Whole
+from accounts.api.filters import At, Whole
 from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
 from accounts.api.views import Resource, needs
@@ -61,8 +61,8 @@ class AuditFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
     mailbox = filters.CharFilter(method="of_mailbox", help_text="Its address; those that had it before, too.")
     role = filters.CharFilter()
     through = filters.ChoiceFilter(choices=AuditEvent.Through.choices)
-    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte")
-    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt")
+    since = At(field_name="at", lookup_expr="gte")
+    until = At(field_name="at", lookup_expr="lt")
 
     class Meta:
         model = AuditEvent

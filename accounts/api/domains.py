@@ -27,6 +27,7 @@ class RecordShown(serializers.Serializer[Any]):
 
     name = serializers.CharField()
     text = serializers.CharField()
+    example: ClassVar = {"name": "_mailhost.example.test", "text": "mailhost-verification=1d6f8faaeb22e604f0101f30f20"}
 
 
 class DomainShown(serializers.ModelSerializer[Domain]):
@@ -37,6 +38,7 @@ class DomainShown(serializers.ModelSerializer[Domain]):
     record = serializers.SerializerMethodField()
     limits = LimitsShown(source="allowance", read_only=True)
     has = HasShown(source="allowance", read_only=True)
+    example: ClassVar = {"name": "example.test"}
 
     class Meta:
         model = Domain
@@ -54,7 +56,7 @@ class DomainShown(serializers.ModelSerializer[Domain]):
 class DomainWanted(Strict):
     """What a domain is to be."""
 
-    name = Text(max_length=255, required=False, help_text="In any spelling; in the address, for PUT and PATCH.")
+    name = Text(max_length=255, required=False, help_text="As the address has it, in any spelling.")
     tenant = Text(max_length=63, required=False, help_text="Whose it is. Yours, if you have but one.")
     external_id = ExternalId()
     alias_of = Text(max_length=255, required=False, allow_null=True, help_text="Has the same local parts as that one.")
@@ -62,6 +64,14 @@ class DomainWanted(Strict):
         max_length=1, required=False, allow_null=True, allow_blank=True, help_text="Such as +. Null: the host's."
     )
     limits = LimitsWanted(required=False)
+    example: ClassVar = {"tenant": "example", "subaddress": "+"}
+
+
+class DomainAdded(DomainWanted):
+    """A domain to be."""
+
+    name = Text(max_length=255, help_text="In any spelling.")
+    example: ClassVar = {"name": "example.test", **DomainWanted.example}
 
 
 class DomainFilters(NameFilters):
@@ -75,7 +85,7 @@ class DomainFilters(NameFilters):
         return rows.filter(name__startswith=text.lower())
 
 
-@written(DomainWanted, DomainShown)
+@written(DomainAdded, DomainWanted, DomainShown)
 class Domains(Named):
     """Domains, whose mail is hosted here."""
 
@@ -83,6 +93,7 @@ class Domains(Named):
     queryset = Domain.objects.select_related("tenant", "alias_of", "allowance")
     serializer_class = DomainShown
     wanted = DomainWanted
+    added = DomainAdded
     filterset_class = DomainFilters
     lookup_field = "name"
     lookup_value_regex = "[^/]+"

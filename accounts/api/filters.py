@@ -1,8 +1,12 @@
 """Filters that are as strict as bodies are."""
 
+from datetime import datetime
+
 import django_filters
 from django import forms
 from django.core.exceptions import ValidationError
+
+from accounts.api import moments
 
 
 class _TrueOrFalse(forms.NullBooleanField):
@@ -12,6 +16,20 @@ class _TrueOrFalse(forms.NullBooleanField):
         if value not in ("true", "false"):
             raise ValidationError("It is true or false.")
         return value == "true"
+
+
+class _Moment(django_filters.fields.IsoDateTimeField):  # type: ignore[misc] # django-filter has no types
+    def to_python(self, value: object) -> datetime | None:
+        if value not in (None, "") and not moments.is_one(value):
+            raise ValidationError(moments.ADVICE)
+        found: datetime | None = super().to_python(value)
+        return found
+
+
+class At(django_filters.IsoDateTimeFilter):  # type: ignore[misc] # django-filter has no types
+    """A time with its zone."""
+
+    field_class = _Moment
 
 
 class Whole(django_filters.NumberFilter):  # type: ignore[misc] # django-filter has no types

@@ -8,7 +8,7 @@ import django_filters as filters
 from django.conf import settings
 from django.db.models import F, QuerySet
 from django.http import HttpResponseBase
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -18,7 +18,7 @@ from accounts import addresses, permissions, provisioning
 from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
 from accounts.api.fields import ExternalId, Seconds, closing
-from accounts.api.filters import Flag
+from accounts.api.filters import At, Flag
 from accounts.api.named import Named
 from accounts.api.problems import Problem, about, of_refusal
 from accounts.api.serializers import Network, Strict, Text, Truth, Whole
@@ -73,8 +73,16 @@ class MailboxValues(Strict):
 class MailboxWanted(MailboxValues):
     """What a mailbox is to be."""
 
-    address = Text(max_length=400, required=False, help_text="In any spelling; in the address, for PUT and PATCH.")
+    address = Text(max_length=400, required=False, help_text="As the address has it, in any spelling.")
     legal_hold = Truth(required=False, help_text="No purge removes any of its mail.")
+    example: ClassVar = {"name": "An Example", "password": "correct horse battery", "quota_octets": 1073741824}
+
+
+class MailboxAdded(MailboxWanted):
+    """A mailbox to be."""
+
+    address = Text(max_length=400, help_text="In any spelling.")
+    example: ClassVar = {"address": "an@example.test", **MailboxWanted.example}
 
 
 class Renaming(Strict):
@@ -82,6 +90,7 @@ class Renaming(Strict):
 
     address = Text(max_length=400)
     keep_alias = Truth(default=True, help_text="The old address stays as an alias.")
+    example: ClassVar = {"address": "an.example@example.test"}
 
 
 class Item(MailboxValues):
@@ -98,13 +107,19 @@ class Items(Strict):
     items = serializers.ListField(child=Item(), allow_empty=False, max_length=MOST_ITEMS)
 
 
+@extend_schema_field({"$ref": "#/components/schemas/Problem"})
+class ProblemShown(serializers.JSONField):
+    """A problem document."""
+
+
 class ItemResult(serializers.Serializer[Any]):
     """What became of one mailbox."""
 
     address = serializers.CharField()
     done = serializers.ChoiceField(choices=["created", "changed", "unchanged", "closed"], allow_null=True)
     id = Whole(allow_null=True)
-    problem = serializers.JSONField(allow_null=True, help_text="A problem document.")
+    problem = ProblemShown(allow_null=True)
+    example: ClassVar = {"problem": None}
 
 
 class ItemResults(serializers.Serializer[Any]):
@@ -123,8 +138,8 @@ class MailboxFilters(NameFilters):
     )
     legal_hold = Flag()
     pop3_enabled = Flag()
-    last_login_since = filters.IsoDateTimeFilter(field_name="last_login_at", lookup_expr="gte")
-    last_login_until = filters.IsoDateTimeFilter(field_name="last_login_at", lookup_expr="lt")
+    last_login_since = At(field_name="last_login_at", lookup_expr="gte")
+    last_login_until = At(field_name="last_login_at", lookup_expr="lt")
     never_logged_in = Flag(field_name="last_login_at", lookup_expr="isnull")
     used_percent = filters.NumberFilter(
         method="is_full", min_value=0, max_value=1000, help_text="At least so much of the quota is used."
@@ -150,7 +165,7 @@ class MailboxFilters(NameFilters):
         return rows.filter(quota_octets__gt=0, used_octets__gte=F("quota_octets") * percent / 100)
 
 
-@written(MailboxWanted, MailboxShown)
+@written(MailboxAdded, MailboxWanted, MailboxShown)
 class Mailboxes(Named):
     """Mailboxes. A name stands for the open one; without any, for the one that was closed last."""
 
@@ -158,6 +173,7 @@ class Mailboxes(Named):
     queryset = Mailbox.objects.select_related("tenant", "domain")
     serializer_class = MailboxShown
     wanted = MailboxWanted
+    added = MailboxAdded
     filterset_class = MailboxFilters
     lookup_field = "address"
     lookup_value_regex = "[^/]+"

@@ -23,7 +23,9 @@ class Named(Resource):
     """
 
     wanted: ClassVar[type[BaseSerializer[Any]]]
-    """What a body may say; the name is one of its fields, for POST alone."""
+    """What a body may say. The name in it can only be that of the address."""
+    added: ClassVar[type[BaseSerializer[Any]]]
+    """What the body of a POST may say: it needs the name."""
 
     # --- What subclasses say ---------------------------------------------------------------------------------------
 
@@ -53,12 +55,9 @@ class Named(Resource):
 
     def create(self, request: Request) -> HttpResponseBase:
         """Add one. 409 if it is there already."""
-        values = self.body(self.wanted)
+        values = self.body(self.added)
         field = self.lookup_field
-        name = values.pop(field, None)
-        if name is None:
-            raise Problem("invalid", errors=[FieldError(field, "required", "This field is required.")])
-        row, added = self.add(name, values)
+        row, added = self.add(values.pop(field), values)
         if not added:
             text = f"There is {getattr(row, field)} already."
             raise Problem("taken", text, errors=[FieldError(field, "taken", text)])

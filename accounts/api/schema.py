@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from rest_framework.fields import ListField
-from rest_framework.serializers import Serializer
 
 from accounts import permissions
+from accounts.api import examples
 from accounts.api.problems import KINDS, MEDIA_TYPE, TYPES
 from accounts.api.serializers import Strict
 from accounts.models import Role
@@ -22,7 +22,9 @@ _ABOUT: Final = """\
 Manages who has mail. Ask with `Authorization: Bearer` and a token, or from the admin with its session.
 
 * **Names** in addresses come in any spelling: `AN@Example.TEST` is `an@example.test`.
-* **Lists** come in pages: pass `next` as `cursor`. `fields=` selects what is shown.
+* **Lists** come in pages: pass `next` as `cursor`.
+* **Fields**: whatever is read takes `fields=`, with names separated by commas, and shows these alone. That is for
+  scripts, and left out of the operations below, so that typed clients know that all fields are there.
 * **Retries** are safe: `PUT` and `DELETE` by themselves, `POST` with an `Idempotency-Key` of your own. The same key and
   body get the same answer for a day.
 * **Writes** take `If-Match` with the ETag that you saw, and answer 412 if it was changed meanwhile. The ETag's first
@@ -49,6 +51,9 @@ class Schema(AutoSchema):
     def get_auth(self) -> list[dict[str, Any]]:
         return [{"token": []}, {"session": []}]
 
+    def get_summary(self) -> str:
+        return self.get_description().partition("\n")[0]
+
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
@@ -62,16 +67,19 @@ class Schema(AutoSchema):
                 parameters.append(_ref("parameters", "IdempotencyKey"))
             if self.method != "POST":
                 parameters.append(_ref("parameters", "IfMatch"))
-        else:
-            parameters.append(_fields(cast("Resource", self.view)))
-            if "{" in self.path:
-                parameters.append(_ref("parameters", "IfNoneMatch"))
+        elif "{" in self.path:
+            parameters.append(_ref("parameters", "IfNoneMatch"))
         self._say_how_it_ends(operation["responses"], is_write=is_write)
         return operation
 
     def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
         schema: Any = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
-        if isinstance(field, ListField) and not field.allow_empty and "minItems" not in schema:
+        if (
+            direction == "request"
+            and isinstance(field, ListField)
+            and not field.allow_empty
+            and "minItems" not in schema
+        ):
             schema = {**schema, "minItems": 1}
         return schema
 
@@ -79,7 +87,20 @@ class Schema(AutoSchema):
         schema = super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
         if isinstance(serializer, Strict) and "properties" in schema:
             schema["additionalProperties"] = False
+        if example := getattr(serializer, "example", None):
+            schema["examples"] = [example]
         return schema
+
+    def _get_filter_parameters(self) -> Any:
+        parameters = super()._get_filter_parameters()  # type: ignore[no-untyped-call]
+        filterset = cast("Resource", self.view).filterset_class
+        filters = filterset.base_filters if filterset else {}
+        for parameter in parameters:
+            if parameter["name"] in filters:
+                extra = filters[parameter["name"]].extra
+                bounds = {f"{end}imum": extra[f"{end}_value"] for end in ("min", "max") if f"{end}_value" in extra}
+                parameter["schema"] |= bounds
+        return parameters
 
     def _say_who_may(self, operation: dict[str, Any]) -> None:
         view = cast("Resource", self.view)
@@ -121,6 +142,7 @@ def complete(result: dict[str, Any], generator: Any, request: Any, public: bool)
     components = result.setdefault("components", {})
     for kind, more in _COMPONENTS.items():
         components[kind] = dict(sorted({**components.get(kind, {}), **more}.items()))
+    examples.add(result["paths"], components)
     return result
 
 
@@ -161,13 +183,6 @@ def _problems(status: int) -> dict[str, Any]:
     if status == 401:
         response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     return response
-
-
-def _fields(view: "Resource") -> dict[str, Any]:
-    names = list(cast("Serializer[Any]", view.get_serializer()).fields)
-    schema = {"type": "array", "items": {"type": "string", "enum": names}, "minItems": 1}
-    said = _query("fields", "Show these fields only, separated by commas.", schema)
-    return {**said, "style": "form", "explode": False}
 
 
 def _query(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,6 +236,17 @@ _COMPONENTS: Final[dict[str, dict[str, Any]]] = {
         },
         "DryRun": {
             "type": "object",
+            "description": "What would happen; nothing did.",
+            "examples": [
+                {
+                    "dry_run": True,
+                    "would": {
+                        "action": "close",
+                        "summary": "closes 3 mailboxes, 4.1 GB in 812 messages",
+                        "counts": {"mailboxes": 3, "messages": 812, "octets": 4402341478},
+                    },
+                }
+            ],
             "required": ["dry_run", "would"],
             "properties": {
                 "dry_run": {"type": "boolean", "const": True},

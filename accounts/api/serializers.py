@@ -1,12 +1,17 @@
 """What goes in and out: bodies in which every field is known, and fields of ours."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from rest_framework import serializers
+
+from accounts.api import moments
 
 
 class Strict(serializers.Serializer[Any]):
     """A body in which a field that is not known is a mistake, and not passed over."""
+
+    example: ClassVar[dict[str, Any]] = {}
+    """What somebody might send, for the description; what must be said goes without saying."""
 
     def to_internal_value(self, data: Any) -> Any:
         """Raises `ValidationError`."""
@@ -47,6 +52,16 @@ class Whole(serializers.IntegerField):
         if isinstance(data, bool) or not isinstance(data, int | float) or data != data // 1:
             self.fail("invalid")
         return super().to_internal_value(int(data))
+
+
+class Moment(serializers.DateTimeField):
+    """A time with its zone, and nothing from which one would have to be guessed."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Raises `ValidationError`."""
+        if not moments.is_one(data):
+            raise serializers.ValidationError(moments.ADVICE, code="invalid")
+        return super().to_internal_value(data)
 
 
 class Network(Text):

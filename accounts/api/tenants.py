@@ -18,7 +18,7 @@ from accounts.api.fields import (
     plural,
     set_limits,
 )
-from accounts.api.filters import Flag
+from accounts.api.filters import At, Flag
 from accounts.api.named import GONE, Named
 from accounts.api.problems import Problem, about
 from accounts.api.serializers import Strict, Text
@@ -40,16 +40,24 @@ class ResellerShown(serializers.ModelSerializer[Reseller]):
 class ResellerWanted(Strict):
     """What a reseller is to be."""
 
-    slug = Text(max_length=63, required=False, help_text="Its short name; in the address, for PUT and PATCH.")
+    slug = Text(max_length=63, required=False, help_text="Its short name, as the address has it.")
     name = Text(max_length=200, required=False)
     external_id = ExternalId()
     limits = LimitsWanted(required=False)
+    example: ClassVar = {"name": "North Hosting", "limits": {"max_mailboxes": 10000}}
 
 
-def written(wanted: type[Strict], shown: type[serializers.BaseSerializer[Any]]) -> Any:
+class ResellerAdded(ResellerWanted):
+    """A reseller to be."""
+
+    slug = Text(max_length=63, help_text="Its short name.")
+    example: ClassVar = {"slug": "north", "name": "North Hosting", "limits": {"max_mailboxes": 10000}}
+
+
+def written(added: type[Strict], wanted: type[Strict], shown: type[serializers.BaseSerializer[Any]]) -> Any:
     """How the handlers of a `Named` are described."""
     return extend_schema_view(
-        create=extend_schema(request=wanted, responses={201: shown}),
+        create=extend_schema(request=added, responses={201: shown}),
         update=extend_schema(request=wanted, responses={200: shown, 201: shown}),
         partial_update=extend_schema(request=wanted, responses={200: shown}),
         destroy=extend_schema(responses={204: GONE}),
@@ -60,8 +68,8 @@ class NameFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has 
     """What all that have names are looked for by."""
 
     external_id = filters.CharFilter()
-    created_since = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
-    created_until = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
+    created_since = At(field_name="created_at", lookup_expr="gte")
+    created_until = At(field_name="created_at", lookup_expr="lt")
 
 
 class ResellerFilters(NameFilters):
@@ -71,7 +79,7 @@ class ResellerFilters(NameFilters):
         return rows.filter(Q(slug__startswith=text.lower()) | Q(name__istartswith=text))
 
 
-@written(ResellerWanted, ResellerShown)
+@written(ResellerAdded, ResellerWanted, ResellerShown)
 class Resellers(Named):
     """Resellers, who own tenants."""
 
@@ -79,6 +87,7 @@ class Resellers(Named):
     queryset = Reseller.objects.select_related("allowance")
     serializer_class = ResellerShown
     wanted = ResellerWanted
+    added = ResellerAdded
     filterset_class = ResellerFilters
     lookup_field = "slug"
     lookup_value_regex = "[^/]+"
@@ -132,7 +141,7 @@ class TenantShown(serializers.ModelSerializer[Tenant]):
 class TenantWanted(Strict):
     """What a tenant is to be."""
 
-    slug = Text(max_length=63, required=False, help_text="Its short name; in the address, for PUT and PATCH.")
+    slug = Text(max_length=63, required=False, help_text="Its short name, as the address has it.")
     name = Text(max_length=200, required=False)
     external_id = ExternalId()
     reseller = Text(max_length=63, required=False, allow_null=True, help_text="Whose it is. Operators say.")
@@ -143,6 +152,14 @@ class TenantWanted(Strict):
         max_length=320, required=False, allow_null=True, help_text="Takes the mail to postmaster@ where nobody does."
     )
     limits = LimitsWanted(required=False)
+    example: ClassVar = {"name": "An Example", "external_id": "customer-4711", "limits": {"max_mailboxes": 50}}
+
+
+class TenantAdded(TenantWanted):
+    """A tenant to be."""
+
+    slug = Text(max_length=63, help_text="Its short name.")
+    example: ClassVar = {"slug": "example", **TenantWanted.example}
 
 
 class TenantFilters(NameFilters):
@@ -154,7 +171,7 @@ class TenantFilters(NameFilters):
         return rows.filter(Q(slug__startswith=text.lower()) | Q(name__istartswith=text))
 
 
-@written(TenantWanted, TenantShown)
+@written(TenantAdded, TenantWanted, TenantShown)
 class Tenants(Named):
     """Tenants, who own domains."""
 
@@ -164,6 +181,7 @@ class Tenants(Named):
     )
     serializer_class = TenantShown
     wanted = TenantWanted
+    added = TenantAdded
     filterset_class = TenantFilters
     lookup_field = "slug"
     lookup_value_regex = "[^/]+"

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from accounts import addresses, permissions, tokens
 from accounts.api.problems import about
-from accounts.api.serializers import Network, Strict, Text, Whole
+from accounts.api.serializers import Moment, Network, Strict, Text, Whole
 from accounts.api.views import Resource, needs
 from accounts.models import ApiToken, Domain, Mailbox, Reseller, Role, Tenant
 
@@ -24,6 +24,7 @@ class TokenShown(serializers.ModelSerializer[ApiToken]):
     reseller = serializers.SlugRelatedField[Reseller](slug_field="slug", read_only=True, allow_null=True)
     domains = serializers.SlugRelatedField[Any](slug_field="name", read_only=True, many=True)
     mailbox = serializers.SlugRelatedField[Mailbox](slug_field="address", read_only=True, allow_null=True)
+    example: ClassVar[dict[str, Any]] = {"domains": [], "mailbox": None}
 
     class Meta:
         model = ApiToken
@@ -57,7 +58,7 @@ class TokenWanted(Strict):
     allowed_networks = serializers.ListField(
         child=Network(), required=False, max_length=100, help_text="Such as 192.0.2.0/24. Empty: anywhere."
     )
-    expires_at = serializers.DateTimeField(required=False, allow_null=True)
+    expires_at = Moment(required=False, allow_null=True)
     requests_per_minute = Whole(required=False, min_value=1, max_value=1_000_000)
 
 

@@ -13,9 +13,10 @@ from rest_framework.response import Response
 
 from accounts import events, webhooks
 from accounts.api.fields import plural
+from accounts.api.filters import At
 from accounts.api.named import GONE
 from accounts.api.problems import Problem
-from accounts.api.serializers import Strict, Text, Truth, Whole
+from accounts.api.serializers import Moment, Strict, Text, Truth, Whole
 from accounts.api.views import Resource, needs
 from accounts.models import Event, Reseller, Tenant, Webhook, WebhookDelivery
 
@@ -27,6 +28,7 @@ class WebhookShown(serializers.ModelSerializer[Webhook]):
 
     tenant = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True, allow_null=True)
     reseller = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True, allow_null=True)
+    example: ClassVar = {"events": ["mailbox.created"], "enabled": True}
 
     class Meta:
         model = Webhook
@@ -54,6 +56,7 @@ class WebhookChange(Strict):
         help_text="Empty: all.",
     )
     enabled = Truth(required=False)
+    example: ClassVar = {"enabled": False}
 
 
 class WebhookWanted(Strict):
@@ -73,8 +76,8 @@ class Replaying(Strict):
     """Which of what was sent is to be sent again."""
 
     state = serializers.ChoiceField(choices=WebhookDelivery.State.choices, default=WebhookDelivery.State.FAILED)
-    since = serializers.DateTimeField(required=False)
-    until = serializers.DateTimeField(required=False)
+    since = Moment(required=False)
+    until = Moment(required=False)
     ids = serializers.ListField(child=Whole(min_value=1, max_value=2**63 - 1), required=False, max_length=1000)
 
 
@@ -187,8 +190,8 @@ class WebhookDeliveryShown(serializers.ModelSerializer[WebhookDelivery]):
 class WebhookDeliveryFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has no types
     state = filters.ChoiceFilter(choices=WebhookDelivery.State.choices)
     kind = filters.CharFilter(field_name="event__kind")
-    created_since = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
-    created_until = filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
+    created_since = At(field_name="created_at", lookup_expr="gte")
+    created_until = At(field_name="created_at", lookup_expr="lt")
 
 
 class WebhookDeliveries(Resource):

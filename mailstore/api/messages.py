@@ -17,9 +17,10 @@ from rest_framework.response import Response
 
 from accounts import audit
 from accounts.api.fields import octets, plural
+from accounts.api.filters import At
 from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
-from accounts.api.serializers import Strict
+from accounts.api.serializers import Moment, Strict
 from accounts.api.views import needs
 from accounts.models import User
 from mailstore import exporting, retention
@@ -112,9 +113,7 @@ class Restored(Strict):
 class RestoredHere(Restored):
     """Which messages are brought back: say one of these."""
 
-    as_of = serializers.DateTimeField(
-        required=False, help_text="All that the maildrop had then. What came later stays, too."
-    )
+    as_of = Moment(required=False, help_text="All that the maildrop had then. What came later stays, too.")
 
 
 class MessageFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has no types
@@ -131,10 +130,10 @@ class MessageFilters(filters.FilterSet):  # type: ignore[misc] # django-filter h
     message_id = filters.CharFilter(method="of_message_id", help_text="The whole one, with angle brackets or without.")
     unique_id = filters.CharFilter(method="of_unique_id", help_text="What POP3 shows.")
     reverse_path = filters.CharFilter()
-    delivered_since = filters.IsoDateTimeFilter(field_name="delivered_at", lookup_expr="gte")
-    delivered_until = filters.IsoDateTimeFilter(field_name="delivered_at", lookup_expr="lt")
-    expunged_since = filters.IsoDateTimeFilter(field_name="expunged_at", lookup_expr="gte")
-    expunged_until = filters.IsoDateTimeFilter(field_name="expunged_at", lookup_expr="lt")
+    delivered_since = At(field_name="delivered_at", lookup_expr="gte")
+    delivered_until = At(field_name="delivered_at", lookup_expr="lt")
+    expunged_since = At(field_name="expunged_at", lookup_expr="gte")
+    expunged_until = At(field_name="expunged_at", lookup_expr="lt")
     min_octets = Whole(field_name="octets", lookup_expr="gte")
     max_octets = Whole(field_name="octets", lookup_expr="lte")
 

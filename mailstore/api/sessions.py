@@ -9,6 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.api.filters import At
 from accounts.api.views import needs
 from mailstore import sessions
 from mailstore.api.within import ADDRESS, Internet, OfMailbox, OfWhom, Searched, Whole, YesNo
@@ -45,8 +46,8 @@ class SessionFilters(filters.FilterSet):  # type: ignore[misc] # django-filter h
     client_address = Internet(help_text="Where the client is.")
     app_password_id = Whole(help_text="The device's.")
     secure = YesNo(method="is_secure")
-    since = filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="gte")
-    until = filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="lt")
+    since = At(field_name="started_at", lookup_expr="gte")
+    until = At(field_name="started_at", lookup_expr="lt")
 
     class Meta:
         model = MaildropSession
