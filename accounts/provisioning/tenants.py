@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from accounts import audit, limits, scope
-from accounts.models import Domain, Mailbox, Reseller, Tenant, User
+from accounts.models import Domain, Mailbox, Reseller, Tenant, User, WebhookDelivery
 from accounts.provisioning import happened, values
 from accounts.provisioning.domains import close_domain
 from accounts.provisioning.lookups import hold, lock_open
@@ -155,7 +155,9 @@ def close_tenant(tenant: Tenant) -> None:
 
 
 def _hand_over(tenant: Tenant, before: Reseller | None, after: Reseller | None) -> None:
-    """Count a tenant's all against its new reseller instead of the old. Raises `BadValue`."""
+    """Count a tenant's all against its new reseller instead of the old, who is told nothing more. Raises `BadValue`."""
+    if before is not None:
+        WebhookDelivery.objects.filter(tenant=tenant, webhook__reseller=before, webhook__tenant=None).delete()
     try:
         limits.hand_over(tenant, before=before, after=after)
     except limits.LimitReached as refusal:

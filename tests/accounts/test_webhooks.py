@@ -22,14 +22,15 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from accounts import endpoint, events, outside, principals, scope, sending, tasks, tidying, webhooks
+from accounts import endpoint, events, outside, principals, provisioning, scope, sending, tasks, tidying, webhooks
 from accounts.database_roles import WORKER
 from accounts.endpoint import Config
 from accounts.models import AuditEvent, Event, IdempotencyKey, Reseller, User, Webhook, WebhookDelivery
+from accounts.principals import Principal
 from accounts.provisioning import BadValue
 from mailhost.celery import app
 from tests.accounts.receiver import Receiver, Request, drip, flood, garbage, hang_up, receiver
-from tests.fixtures import Customer
+from tests.fixtures import Customer, as_web
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,6 +72,21 @@ def verified(request: Request, secret: str) -> bool:
 
 
 # --- What is sent --------------------------------------------------------------------------------------------------
+
+
+def test_a_reseller_is_told_nothing_more_of_a_tenant_that_was_given_away(acme: Customer) -> None:
+    umbrella, _ = provisioning.add_reseller("umbrella")
+    provisioning.change_tenant(acme.tenant, reseller=umbrella)
+    theirs, _ = webhooks.add("https://umbrella.test/", reseller=umbrella, allow_private=False)
+    own, _ = webhooks.add("https://acme.test/", tenant=acme.tenant, allow_private=False)
+    provisioning.suspend(acme.mailbox)
+    assert WebhookDelivery.objects.filter(webhook=theirs).count() == 1
+    provisioning.change_tenant(acme.tenant, reseller=None)
+    assert not WebhookDelivery.objects.filter(webhook=theirs).exists()
+    assert WebhookDelivery.objects.filter(webhook=own).count() == 2
+    with as_web(), scope.entered(Principal(role="reseller", reseller_id=umbrella.pk)):
+        webhooks.remove(theirs)
+    assert list(Webhook.objects.all()) == [own]
 
 
 def test_an_event_is_sent_signed(acme: Customer, hook: Receiver) -> None:
