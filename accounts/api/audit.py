@@ -107,7 +107,7 @@ class AuditEvents(Resource):
     filterset_class = AuditFilters
 
     @extend_schema(
-        parameters=[OpenApiParameter("form", str, enum=["ndjson", "csv"], default="ndjson")],
+        parameters=[OpenApiParameter("format", str, enum=["ndjson", "csv"], default="ndjson")],
         responses={(200, "application/x-ndjson"): OpenApiTypes.STR, (200, "text/csv"): OpenApiTypes.STR},
         filters=True,
     )
@@ -117,13 +117,13 @@ class AuditEvents(Resource):
         methods=["get"],
         pagination_class=None,
         content_negotiation_class=Anything,
-        extra_parameters=frozenset({"form", *AuditFilters.base_filters}),
+        extra_parameters=frozenset({"format", *AuditFilters.base_filters}),
     )
     def export(self, request: Request) -> HttpResponseBase:
         """All that match, oldest first: a JSON object or a row of CSV in each line."""
-        form = request.query_params.get("form", "ndjson")
+        form = request.query_params.get("format", "ndjson")
         if form not in _FORMS:
-            raise Problem("bad-parameter", errors=[FieldError("form", "invalid", "It is ndjson or csv.")])
+            raise Problem("bad-parameter", errors=[FieldError("format", "invalid", "It is ndjson or csv.")])
         media_type, lines = _FORMS[form]
         rows = self._filtered(self.rows()).order_by("pk")
         found = scope.streamed(self.principal, lambda: rows.iterator(chunk_size=_BATCH))

@@ -1,6 +1,7 @@
 """The documents say what is so: their settings, commands, links and examples."""
 
 import base64
+import json
 import re
 import time
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_links_lead_somewhere(document: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
             assert anchor[1:] in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, anchor
+
+
+def test_the_integrators_guide_names_no_address_that_there_is_not() -> None:
+    described = json.loads((PROJECT / "docs/openapi.json").read_text())["paths"]
+    there = {
+        (method.upper(), re.sub(r"{\w+}", "*", path)) for path, operations in described.items() for method in operations
+    }
+    named = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`?]*)", (PROJECT / "docs/api.md").read_text())
+    assert len(named) > 15
+    assert {(method, "/api/v1" + re.sub(r"\b[A-Z]+\b", "*", path)) for method, path in named} <= there
 
 
 def test_the_tests_that_conformance_names_are_there() -> None:

@@ -87,11 +87,11 @@ def test_the_audit_is_exported(admin: Program) -> None:
     assert answer["Content-Type"] == "application/x-ndjson"
     found = [json.loads(line)["action"] for line in text.splitlines()]
     assert [action for action in found if action in OURS] == list(OURS)
-    answer, text = streamed(admin, "form=csv&action=mailbox.suspend")
+    answer, text = streamed(admin, "format=csv&action=mailbox.suspend")
     assert answer["Content-Disposition"] == 'attachment; filename="audit.csv"'
     head, row = csv.reader(text.splitlines())
     assert dict(zip(head, row, strict=True))["action"] == "mailbox.suspend"
-    assert refusal(admin.send("GET", "/audit-events/export/", query="form=xml"), 400)
+    assert refusal(admin.send("GET", "/audit-events/export/", query="format=xml"), 400)
 
 
 def test_nobody_writes_the_audit(host: Program) -> None:
