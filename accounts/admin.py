@@ -1,25 +1,58 @@
 """The admin of who has mail. Its forms write through `accounts.provisioning`, and so does everything else here."""
 
-from typing import Any, ClassVar, Final
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
-from django.contrib.auth.admin import GroupAdmin
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from accounts import addresses, provisioning, quotas
-from accounts.models import Alias, Domain, Mailbox, Tenant, User
+from accounts import (
+    addresses,
+    app_passwords,
+    events,
+    limits,
+    permissions,
+    principals,
+    provisioning,
+    quotas,
+    tokens,
+    verification,
+    webhooks,
+)
+from accounts.importing import Importing
+from accounts.models import (
+    Alias,
+    ApiToken,
+    AppPassword,
+    AuditEvent,
+    Domain,
+    Mailbox,
+    Reseller,
+    Role,
+    Tenant,
+    User,
+    Webhook,
+    WebhookDelivery,
+)
+from accounts.principals import Principal
 from accounts.provisioning import REFUSALS, UnknownDomain, UnknownMailbox
-from accounts.scoped import OperatorsOnly, Scoped, TenantFilter, is_operator, links
+from accounts.scoped import ReadOnly, Scoped, TenantFilter, links, sees_tenants
+from accounts.spreadsheets import aliases as alias_sheets
+from accounts.spreadsheets import mailboxes as mailbox_sheets
 
 MAILBOX_PAGES: Final[list[tuple[str, str]]] = []
 """Lists that can be narrowed to one mailbox, to be linked from it: title, name of the URL. Other apps add theirs."""
+
+admin.site.unregister(Group)  # what somebody may do follows from his role
 
 
 # --- Forms that write ----------------------------------------------------------------------------------------------
@@ -33,35 +66,136 @@ class ProvisioningForm(forms.ModelForm):  # type: ignore[type-arg] # Django's is
     """
 
     request: HttpRequest  # set by `Provisioned.get_form`
+    page: "Provisioned"  # so, too
+    fields_for: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """By verb of the table, the fields that are only there for who may do that."""
+
+    shown_once: tuple[str, str] | None = None
+    """A secret that was made: what it is, and its text."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for verb, names in self.fields_for.items():
+            if not self.page.may(self.request, verb):
+                for name in names:
+                    self.fields.pop(name, None)
+
+    @property
+    def principal(self) -> Principal:
+        """Who fills it in."""
+        return cast("Principal", principals.of(self.request.user))
 
     def write(self) -> Any:
         """Do it, and return what was written. Raises any of `REFUSALS`."""
         raise NotImplementedError
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of these fields that are there."""
+        return {name: self.cleaned_data[name] for name in names if name in self.fields}
+
     def _post_clean(self) -> None:
         if self.errors:
             return
         try:
-            self.instance = self.write()
+            with transaction.atomic():
+                self.instance = self.write()
         except REFUSALS as refusal:
             self.add_error(None, f"{refusal}.")
 
 
 class Provisioned(Scoped):
-    """A page whose forms write."""
+    """A page whose forms write, and whose rows end by `end`."""
 
     form = ProvisioningForm
     add_form: ClassVar[type[ProvisioningForm]]
+    ending: ClassVar[tuple[str, str]] = ("Remove", "Removed")
+    """What the end of a row is called: to be done, and done."""
+    meaning: ClassVar[str] = ""
+    """What it means."""
+    delete_confirmation_template = "admin/accounts/end_confirmation.html"
+    delete_selected_confirmation_template = "admin/accounts/end_selected_confirmation.html"
+
+    def end(self, row: Any) -> None:
+        """End a row's use. Raises any of `REFUSALS`."""
+        raise NotImplementedError
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
             kwargs["form"] = self.add_form
         form: Any = super().get_form(request, obj, change, **kwargs)
         form.request = request
+        form.page = self
         return form
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """The form has written it."""
+        if form.shown_once:
+            request.shown_once = form.shown_once  # type: ignore[attr-defined] # for `response_add`
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """And what belongs to it."""
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Where something secret was made, a page that shows it: it is not kept for another one."""
+        secret = getattr(request, "shown_once", None)
+        if secret is None:
+            return super().response_add(request, obj, post_url_continue)
+        return self.once(request, obj, *secret)
+
+    def once(self, request: HttpRequest, obj: Any, what: str, text: str) -> HttpResponse:
+        """A page that shows a secret, this once."""
+        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": what, "object": obj}
+        response = TemplateResponse(request, "admin/accounts/shown_once.html", {**context, "text": text})
+        response["Cache-Control"] = "no-store"
+        return response
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        context["ending"] = self.ending[0]
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        found = super().get_actions(request)
+        if "delete_selected" in found:
+            found["delete_selected"] = (Provisioned._end_selected, "delete_selected", f"{self.ending[0]} these")  # type: ignore[assignment] # it may answer
+        return found
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        words = {"ending": self.ending[0], "meaning": self.meaning}
+        try:
+            return super().delete_view(request, object_id, (extra_context or {}) | words)
+        except REFUSALS as refusal:
+            self.message_user(request, f"{refusal}.", messages.ERROR)
+            return HttpResponseRedirect(reverse(f"admin:{self.opts.label_lower.replace('.', '_')}_changelist"))
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.end(obj)
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
+        self.message_user(request, f"{self.ending[1]}: {obj_display}.", messages.SUCCESS)
+        return HttpResponseRedirect(reverse(f"admin:{self.opts.label_lower.replace('.', '_')}_changelist"))
+
+    def _end_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        if not request.POST.get("post"):
+            answer = delete_selected(self, request, queryset)  # asks
+            if isinstance(answer, TemplateResponse):
+                answer.context_data = (answer.context_data or {}) | {"ending": self.ending[0], "meaning": self.meaning}
+            return answer
+        self.each(request, queryset, self.end, self.ending[1].lower())
+        return None
+
+    def each(self, request: HttpRequest, queryset: QuerySet[Any], change: Callable[[Any], Any], said: str) -> None:
+        """Do something to each of these; those to which it cannot be done are told."""
+        done = 0
+        for row in queryset:
+            try:
+                with transaction.atomic():
+                    change(row)
+            except REFUSALS as refusal:
+                self.message_user(request, f"Left as it was, {row}: {refusal}.", messages.WARNING)
+                continue
+            self.log_change(request, row, f"{said.capitalize()}.")
+            done += 1
+        self.message_user(request, f"Now {said}: {done}.", messages.SUCCESS)
 
 
 class QuotaField(forms.Field):
@@ -82,6 +216,19 @@ class QuotaField(forms.Field):
             raise ValidationError(f"{error}.") from None
 
 
+class WordsField(forms.CharField):
+    """Words separated by blanks or commas, as a list."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"required": False, **options})
+
+    def prepare_value(self, value: Any) -> Any:
+        return " ".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        return str(super().clean(value)).replace(",", " ").split()
+
+
 def _password_field(help_text: str) -> forms.CharField:
     return forms.CharField(
         label="Password",
@@ -90,6 +237,11 @@ def _password_field(help_text: str) -> forms.CharField:
         help_text=help_text,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
+
+
+def _visible_domains(names: list[str], request: HttpRequest) -> list[Domain]:
+    """The domains of these names. Raises `UnknownDomain` where one does not exist for whoever asks."""
+    return [_visible_domain(f"@{addresses.domain(name)}", request) for name in names]
 
 
 def _visible_domain(address: str, request: HttpRequest) -> Domain:
@@ -101,52 +253,169 @@ def _visible_domain(address: str, request: HttpRequest) -> Domain:
     return domain
 
 
-# --- Tenants and domains -------------------------------------------------------------------------------------------
+class _Limited(ProvisioningForm):
+    """A form of what has limits."""
+
+    max_domains = forms.IntegerField(required=False, min_value=0, help_text="Empty: no limit.")
+    max_mailboxes = forms.IntegerField(required=False, min_value=0, help_text="Empty: no limit.")
+    max_aliases = forms.IntegerField(required=False, min_value=0, help_text="Empty: no limit.")
+    max_octets = QuotaField(label="Max octets", help_text="Of all its mail together: 500M, 1G. Empty: no limit.")
+    fields_for: ClassVar = {"limits": limits.FIELDS}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if target := kwargs.get("instance"):
+            now = limits.of(target)
+            kwargs["initial"] = {name: getattr(now, name) for name in limits.FIELDS} | (kwargs.get("initial") or {})
+        super().__init__(*args, **kwargs)
+
+    def limit(self, target: Reseller | Tenant | Domain) -> None:
+        """Give it the limits that were filled in."""
+        try:
+            if wanted := self.given(*limits.FIELDS):
+                limits.set_limits(target, **wanted)
+        except ValueError as error:
+            raise provisioning.BadValue(str(error)) from None
+
+
+class _LimitedPage(Provisioned):
+    """A page of what has limits: they are shown with what there is, and set by whoever may."""
+
+    limited: ClassVar[tuple[str, ...]] = limits.FIELDS
+
+    def limit_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        """The limits, for whoever may set them."""
+        return self.limited if self.may(request, "limits") else ()
+
+    @admin.display(description="has, of what it may have")
+    def has(self, target: Any) -> str:
+        allowance = limits.of(target)
+        found = [
+            f"{getattr(allowance, what):,} of {_or_none(getattr(allowance, f'max_{what}'))} {what}"
+            for what in ("domains", "mailboxes", "aliases")
+            if f"max_{what}" in self.limited
+        ]
+        used = quotas.rounded(limits.used_octets(target))
+        return ", ".join([*found, f"{used} of {quotas.exact(allowance.max_octets)} octets"])
+
+
+def _or_none(limit: int | None) -> str:
+    return "none" if limit is None else f"{limit:,}"
+
+
+# --- Resellers, tenants and domains --------------------------------------------------------------------------------
+
+
+class ResellerAddForm(ProvisioningForm):
+    class Meta:
+        model = Reseller
+        fields = ("slug", "name", "external_id")
+
+    def write(self) -> Reseller:
+        values = dict(self.cleaned_data)
+        reseller, added = provisioning.add_reseller(values.pop("slug"), **values)
+        if not added:
+            raise provisioning.Taken(f"there is a reseller {reseller} already")
+        return reseller
+
+
+class ResellerForm(_Limited):
+    class Meta:
+        model = Reseller
+        fields = ("name", "external_id")
+
+    def write(self) -> Any:
+        provisioning.change_reseller(self.instance, **self.given("name", "external_id"))
+        self.limit(self.instance)
+        return self.instance
+
+
+@admin.register(Reseller)
+class ResellerAdmin(_LimitedPage):
+    """Resellers, who own tenants."""
+
+    resource = "resellers"
+    form = ResellerForm
+    add_form = ResellerAddForm
+    list_display = ("slug", "name", "external_id", "created_at")
+    ordering = ("slug",)
+    search_fields = ("slug__startswith", "name__icontains", "external_id__startswith")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if obj is None:
+            return ("slug", "name", "external_id")
+        return ("slug", "name", "external_id", "has", *self.limit_fields(request), "created_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("slug", "has", "created_at") if obj else ()
+
+    def end(self, row: Any) -> None:
+        provisioning.remove_reseller(row)
 
 
 class TenantAddForm(ProvisioningForm):
     class Meta:
         model = Tenant
-        fields = ("slug", "name")
+        fields = ("slug", "name", "reseller", "external_id")
 
     def write(self) -> Tenant:
-        tenant, added = provisioning.add_tenant(self.cleaned_data["slug"], name=self.cleaned_data["name"])
+        values = dict(self.cleaned_data)
+        if self.principal.reseller_id is not None:
+            values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
+        tenant, added = provisioning.add_tenant(values.pop("slug"), **values)
         if not added:
-            raise provisioning.Refused(f"there is a tenant {tenant} already")
+            raise provisioning.Taken(f"there is a tenant {tenant} already")
         return tenant
 
 
-class TenantForm(ProvisioningForm):
+class TenantForm(_Limited):
     class Meta:
         model = Tenant
-        fields = ("name", "retention", "admin_mailbox")
+        fields = ("name", "external_id", "reseller", "retention", "admin_mailbox")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.principal.is_host_wide:  # whose it is, the host says
+            self.fields.pop("reseller", None)
 
     def write(self) -> Any:
-        provisioning.change_tenant(self.instance, **self.cleaned_data)
+        values = self.given("name", "external_id", "reseller", "retention", "admin_mailbox")
+        provisioning.change_tenant(self.instance, **values)
+        self.limit(self.instance)
         return self.instance
 
 
 @admin.register(Tenant)
-class TenantAdmin(Provisioned):
+class TenantAdmin(_LimitedPage):
+    """Tenants, who own domains."""
+
+    resource = "tenants"
+    ending = ("Close", "Closed")
+    meaning = "Its domains and mailboxes are closed, its people cannot sign in, and it goes when its mail is purged."
     form = TenantForm
     add_form = TenantAddForm
-    list_display = ("slug", "name", "admin_mailbox", "retention", "created_at", "pages")
-    list_select_related = ("admin_mailbox",)
+    list_display = ("slug", "name", "reseller", "admin_mailbox", "retention", "created_at", "closed_at", "pages")
+    list_select_related = ("admin_mailbox", "reseller")
     ordering = ("slug",)
-    search_fields = ("slug__startswith", "name__icontains")
-    autocomplete_fields = ("admin_mailbox",)
+    search_fields = ("slug__startswith", "name__icontains", "external_id__startswith")
+    autocomplete_fields = ("admin_mailbox", "reseller")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("slug", "name", "retention", "admin_mailbox", "created_at", "pages") if obj else ("slug", "name")
+        whose = ("reseller",) if _is_host_wide(request) else ()
+        if obj is None:
+            return ("slug", "name", *whose, "external_id")
+        return (
+            "slug", "name", "external_id", *whose, "retention", "admin_mailbox", "has", *self.limit_fields(request),
+            "created_at", "closed_at", "pages",
+        )  # fmt: skip
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("slug", "created_at", "pages") if obj else ()
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return is_operator(request)
+        return ("slug", "has", "created_at", "closed_at", "pages") if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+        return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
+
+    def end(self, row: Any) -> None:
+        provisioning.close_tenant(row)
 
     @admin.display(description="what it has")
     def pages(self, tenant: Tenant) -> str:
@@ -156,127 +425,229 @@ class TenantAdmin(Provisioned):
         )
 
 
-class DomainForm(ProvisioningForm):
+class DomainAddForm(ProvisioningForm):
     class Meta:
         model = Domain
-        fields = ("tenant", "name")
+        fields = ("tenant", "name", "external_id", "alias_of", "subaddress")
         help_texts: ClassVar = {"name": "Such as example.test."}
 
     def write(self) -> Domain:
-        domain, added = provisioning.add_domain(self.cleaned_data["name"], tenant=self.cleaned_data["tenant"])
+        values = dict(self.cleaned_data)
+        values["subaddress"] = values["subaddress"] or None
+        domain, added = provisioning.add_domain(values.pop("name"), **values)
         if not added:
             raise provisioning.DomainTaken(f"{domain} is hosted here already")
         return domain
 
 
+class DomainForm(_Limited):
+    class Meta:
+        model = Domain
+        fields = ("external_id", "alias_of", "subaddress")
+
+    max_domains = None  # type: ignore[assignment] # it has none
+
+    def write(self) -> Any:
+        provisioning.change_domain(self.instance, **self.given("external_id", "alias_of", "subaddress"))
+        self.limit(self.instance)
+        return self.instance
+
+
 @admin.register(Domain)
-class DomainAdmin(Provisioned):
-    add_form = DomainForm
-    list_display = ("name", "tenant", "created_at")
-    list_filter = (TenantFilter,)
-    list_select_related = ("tenant",)
+class DomainAdmin(_LimitedPage):
+    """Domains of tenants."""
+
+    resource = "domains"
+    ending = ("Close", "Closed")
+    meaning = "Its mailboxes are closed, its aliases removed, and nothing of it takes mail. It can be reopened."
+    limited = ("max_mailboxes", "max_aliases", "max_octets")
+    form = DomainForm
+    add_form = DomainAddForm
+    list_display = ("name", "tenant", "shown_state", "alias_of", "created_at")
+    list_filter = ("state", TenantFilter)
+    list_select_related = ("tenant", "alias_of")
     ordering = ("name",)
     search_fields = ("name__startswith",)
-    autocomplete_fields = ("tenant",)
+    autocomplete_fields = ("tenant", "alias_of")
+    actions = ("reopen",)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("tenant", "name", "created_at") if obj else ("tenant", "name")
+        if obj is None:
+            return ("tenant", "name", "external_id", "alias_of", "subaddress")
+        return (
+            "tenant", "name", "external_id", "alias_of", "subaddress", "has", *self.limit_fields(request),
+            "shown_state", "record", "checked_at", "created_at", "closed_at",
+        )  # fmt: skip
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return is_operator(request)
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return (
+            ("tenant", "name", "has", "shown_state", "record", "checked_at", "created_at", "closed_at") if obj else ()
+        )
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+        return super().has_change_permission(request, obj) and (obj is None or obj.closed_at is None)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+        return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
+
+    def end(self, row: Any) -> None:
+        provisioning.close_domain(row)
+
+    @admin.action(permissions=["delete"], description="Reopen")
+    def reopen(self, request: HttpRequest, queryset: QuerySet[Domain]) -> None:
+        self.each(request, queryset, provisioning.reopen_domain, "open")
+
+    @admin.display(description="state", ordering="state")
+    def shown_state(self, domain: Domain) -> str:
+        return "Closed" if domain.closed_at else domain.get_state_display()
+
+    @admin.display(description="TXT record that shows whose it is")
+    def record(self, domain: Domain) -> str:
+        name, text = verification.record(domain)
+        return f"{name} {text}"
 
 
 # --- Logins --------------------------------------------------------------------------------------------------------
 
-admin.site.unregister(Group)
-
-
-@admin.register(Group)
-class Groups(OperatorsOnly, GroupAdmin):
-    """Sets of permissions: whoever changes one gives himself what he likes."""
-
 
 class UserAddForm(ProvisioningForm):
     password = _password_field("Empty: nobody can sign in until one is set.")
+    domains = WordsField(help_text="For a domain admin: what he looks after, separated by blanks.")
 
     class Meta:
         model = User
-        fields = ("email", "tenant")
+        fields = ("email", "role", "tenant", "reseller")
         help_texts: ClassVar = {
             "email": "An address, which needs no mailbox here.",
-            "tenant": "Whose staff it is. Empty: an operator, who may do everything everywhere.",
+            "tenant": "Whose staff it is.",
         }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        made = [(role, label) for role, label in Role.choices if role != Role.MEMBER and self._makes(role)]
+        self.fields["role"] = forms.ChoiceField(choices=made)
+        if not sees_tenants(self.request):
+            self.fields.pop("tenant", None)
+
     def write(self) -> User:
+        values = self.cleaned_data
+        tenant, reseller = values.get("tenant"), values.get("reseller")
+        if self.principal.tenant_id is not None:
+            tenant = Tenant.objects.get(pk=self.principal.tenant_id)
+        elif self.principal.reseller_id is not None and tenant is None:
+            reseller = Reseller.objects.get(pk=self.principal.reseller_id)
         return provisioning.add_staff(
-            self.cleaned_data["email"] or "",
-            password=self.cleaned_data["password"] or None,
-            tenant=self.cleaned_data["tenant"],
+            values["email"] or "",
+            password=values["password"] or None,
+            role=values["role"],
+            tenant=tenant,
+            reseller=reseller,
+            domains=_visible_domains(values["domains"], self.request),
         )
+
+    def _makes(self, role: str) -> bool:
+        return permissions.makes(self.principal, role)
 
 
 class UserForm(ProvisioningForm):
     password = _password_field("Empty: it stays as it is.")
+    domains = WordsField(help_text="What a domain admin looks after, separated by blanks.")
+    fields_for: ClassVar = {"password": ("password",)}
 
     class Meta:
         model = User
-        fields = ("is_active", "is_staff", "groups", "user_permissions")
+        fields = ("role", "is_active", "is_staff")
+        help_texts: ClassVar = {"role": "Of the owner of a mailbox; others keep theirs."}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        names = list(kwargs["instance"].domains.values_list("name", flat=True))
+        kwargs["initial"] = {"domains": names} | (kwargs.get("initial") or {})
+        super().__init__(*args, **kwargs)
+        if not Mailbox.objects.open().filter(user=self.instance).exists():
+            self.fields.pop("role", None)
+        if self.instance.role != Role.DOMAIN_ADMIN:
+            self.fields.pop("domains", None)
 
     def write(self) -> Any:
-        active, staff = self.cleaned_data["is_active"], self.cleaned_data["is_staff"]
-        if self.instance == self.request.user and not (active and staff):
+        user, values = self.instance, self.cleaned_data
+        before = User.objects.get(pk=user.pk)
+        active, staff = values["is_active"], values["is_staff"]
+        role = values.get("role", before.role)
+        if user == self.request.user and not (active and staff and role == before.role):
             raise provisioning.Refused("nobody can lock himself out")
-        provisioning.change_login(self.instance, is_active=active, is_staff=staff)
-        if self.cleaned_data["password"]:
-            provisioning.set_password(self.instance, self.cleaned_data["password"])
-        return self.instance
+        if role != before.role:
+            provisioning.set_role(before, role)
+            staff = before.is_staff
+        elif role == Role.MEMBER and staff:
+            raise provisioning.BadValue("the owner of a mailbox uses the admin only with another role", field="role")
+        domains = _visible_domains(values["domains"], self.request) if "domains" in values else None
+        provisioning.change_login(before, is_active=active, is_staff=staff, domains=domains)
+        if values.get("password"):
+            provisioning.set_password(before, values["password"])
+        return before
 
 
 @admin.register(User)
 class UserAdmin(Provisioned):
-    """Operators, staff, and the owners of mailboxes. Only operators say who may do what."""
+    """Operators, staff, and the owners of mailboxes."""
 
+    resource = "logins"
     form = UserForm
     add_form = UserAddForm
-    list_display = ("__str__", "tenant", "mailbox", "is_active", "is_staff", "is_superuser", "last_login")
-    list_filter = (TenantFilter, "is_staff", "is_superuser", "is_active")
-    list_select_related = ("tenant", "mailbox")
+    list_display = ("__str__", "role", "tenant", "reseller", "mailbox", "is_active", "last_login")
+    list_filter = (TenantFilter, "role", "is_active")
+    list_select_related = ("tenant", "reseller", "mailbox")
     ordering = ("email", "pk")
     search_fields = ("email__startswith",)
-    autocomplete_fields = ("tenant",)
-    filter_horizontal = ("groups", "user_permissions")
+    autocomplete_fields = ("tenant", "reseller")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if obj is None:
-            return ("email", "tenant", "password")
-        rights = ("groups", "user_permissions") if self.has_change_permission(request, obj) else ()
+            tenant = ("tenant",) if sees_tenants(request) else ()
+            reseller = ("reseller",) if _is_host_wide(request) else ()
+            return ("email", "role", *tenant, *reseller, "domains", "password")
         secret = ("password",) if self.has_change_permission(request, obj) else ()
+        role = "role" if Mailbox.objects.open().filter(user=obj).exists() else "shown_role"
+        changing = self.has_change_permission(request, obj)
+        domains = ("domains" if changing else "shown_domains",) if obj.role == Role.DOMAIN_ADMIN else ()
         return (
-            "email", "tenant", "mailbox", *secret, "is_active", "is_staff", "is_superuser", *rights,
+            "email", "tenant", "reseller", "mailbox", role, *domains, *secret, "is_active", "is_staff",
             "last_login", "created_at",
         )  # fmt: skip
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("email", "tenant", "mailbox", "is_superuser", "last_login", "created_at") if obj else ()
-
-    def get_field_queryset(self, db: Any, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
-        found = super().get_field_queryset(db, db_field, request)
-        return found.select_related("content_type") if db_field.name == "user_permissions" else found
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return is_operator(request)
+        if obj is None:
+            return ()
+        return ("email", "tenant", "reseller", "mailbox", "shown_role", "shown_domains", "last_login", "created_at")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_operator(request)
+        return super().has_change_permission(request, obj) and (obj is None or _reaches(request, obj))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+        return super().has_delete_permission(request, obj) and (obj is None or _reaches(request, obj))
+
+    def end(self, row: Any) -> None:
+        if principals.acting().user_id == row.pk:
+            raise provisioning.Refused("nobody can lock himself out")
+        provisioning.remove_login(row)
+
+    @admin.display(description="domains")
+    def shown_domains(self, user: User) -> str:
+        return ", ".join(user.domains.values_list("name", flat=True))
+
+    @admin.display(description="role")
+    def shown_role(self, user: User) -> str:
+        return user.get_role_display()
+
+
+def _reaches(request: HttpRequest, user: User) -> bool:
+    principal = principals.of(request.user)
+    return principal is not None and permissions.makes(principal, user.role)
+
+
+def _is_host_wide(request: HttpRequest) -> bool:
+    principal = principals.of(request.user)
+    return principal is not None and principal.is_host_wide
 
 
 # --- Mailboxes and aliases -----------------------------------------------------------------------------------------
@@ -291,7 +662,7 @@ class MailboxAddForm(ProvisioningForm):
 
     class Meta:
         model = Mailbox
-        fields = ("address",)
+        fields = ("address", "name", "external_id")
         help_texts: ClassVar = {"address": "In a domain that is hosted here."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -304,8 +675,7 @@ class MailboxAddForm(ProvisioningForm):
         mailbox, added = provisioning.add_mailbox(
             address,
             password=self.cleaned_data["password"] or None,
-            quota_octets=self.cleaned_data["quota_octets"],
-            release=self.cleaned_data["release"],
+            **self.given("quota_octets", "release", "name", "external_id"),
         )
         if not added:
             raise provisioning.AddressTaken(f"there is a mailbox {mailbox} already")
@@ -313,20 +683,36 @@ class MailboxAddForm(ProvisioningForm):
 
 
 class MailboxForm(ProvisioningForm):
+    new_address = forms.CharField(
+        required=False, help_text="In any domain of its tenant; the old address stays as an alias. Empty: no other."
+    )
     password = _password_field("Empty: it stays as it is.")
     quota_octets = QuotaField(label="Quota")
+    fields_for: ClassVar = {"password": ("password",), "hold": ("legal_hold",)}
 
     class Meta:
         model = Mailbox
-        fields = ("quota_octets", "pop3_enabled", "allowed_networks", "retention")
+        fields = (
+            "name", "external_id", "quota_octets", "pop3_enabled", "allowed_networks", "retention", "state",
+            "state_reason", "legal_hold",
+        )  # fmt: skip
 
     def write(self) -> Any:
-        values = dict(self.cleaned_data)
-        password = values.pop("password")
-        provisioning.change_mailbox(self.instance, **values)
-        if password:
-            provisioning.set_password(self.instance.user, password)
-        return self.instance
+        mailbox = Mailbox.objects.select_related("user").get(pk=self.instance.pk)
+        provisioning.change_mailbox(
+            mailbox,
+            **self.given("name", "external_id", "quota_octets", "pop3_enabled", "allowed_networks", "retention"),
+        )
+        provisioning.set_state(mailbox, self.cleaned_data["state"], reason=self.cleaned_data["state_reason"])
+        if "legal_hold" in self.fields:
+            provisioning.set_legal_hold(mailbox, self.cleaned_data["legal_hold"])
+        if self.cleaned_data.get("password"):
+            provisioning.set_password(mailbox.user, self.cleaned_data["password"])
+        if new := self.cleaned_data["new_address"]:
+            address = addresses.address(new)
+            _visible_domain(address, self.request)
+            provisioning.rename_mailbox(mailbox, address)
+        return mailbox
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -334,30 +720,40 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("active", "Active"), ("suspended", "Suspended"), ("closed", "Closed")]
+        return [*((state.value, state.label.capitalize()) for state in Mailbox.State), ("closed", "Closed")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        match self.value():
-            case "closed":
-                return queryset.exclude(closed_at=None)
-            case "active" | "suspended" as state:
-                return queryset.filter(closed_at=None, state=state)
-        return queryset
+        value = self.value()
+        if value == "closed":
+            return queryset.exclude(closed_at=None)
+        return queryset.filter(closed_at=None, state=value) if value in Mailbox.State.values else queryset
 
 
 @admin.register(Mailbox)
-class MailboxAdmin(Provisioned):
+class MailboxAdmin(Importing, Provisioned):
+    """Mailboxes, with what they are used for."""
+
+    resource = "mailboxes"
+    ending = ("Close", "Closed")
+    meaning = (
+        "From then on it takes no mail and nobody can sign in. It is purged with its mail after the retention; until "
+        "then nobody else can have the address, and it can be reopened."
+    )
+    imports = ("create", "change")
+    exports = "export"
+    sheet_columns = mailbox_sheets.COLUMNS
     form = MailboxForm
     add_form = MailboxAddForm
     list_display = (
-        "address", "tenant", "shown_state", "used", "quota", "message_count", "last_login_at", "last_login_address",
+        "address", "name", "tenant", "shown_state", "used", "quota", "message_count", "last_login_at",
+        "last_login_address",
     )  # fmt: skip
-    list_filter = (StateFilter, TenantFilter, "pop3_enabled")
+    list_filter = (StateFilter, TenantFilter, "pop3_enabled", "legal_hold")
     list_select_related = ("tenant",)
     ordering = ("address", "pk")
     search_fields = ("address__startswith",)
     search_help_text = "The beginning of an address or of an alias, or @ and a domain."
-    actions = ("suspend", "resume", "delete_selected")
+    actions = ("suspend", "resume", "reopen", "delete_selected")
 
     def matching(self, term: str) -> Q:
         if term.startswith("@"):
@@ -367,10 +763,12 @@ class MailboxAdmin(Provisioned):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            return [(None, {"fields": ("address", "password", "quota_octets", "release")})]
+            fields = ("address", "name", "external_id", "password", "quota_octets", "release")
+            return [(None, {"fields": fields})]
         changing = self.has_change_permission(request, obj)
+        hold = "legal_hold" if changing and self.may(request, "hold") else "shown_hold"
         return [
-            (None, {"fields": ("address", "tenant", "aliases", "pages")}),
+            (None, {"fields": ("address", "name", "external_id", "tenant", "aliases", "pages")}),
             (
                 "Use",
                 {"fields": ("shown_state", "used", "message_count", "last_login_at", "last_login_address")},
@@ -379,11 +777,14 @@ class MailboxAdmin(Provisioned):
                 "Settings",
                 {
                     "fields": (
-                        *(("password",) if changing else ()),
+                        *(("new_address", "password") if changing else ()),
+                        *(("state",) if changing else ()),
+                        "state_reason",
                         "quota_octets" if changing else "quota",
                         "pop3_enabled",
                         "allowed_networks",
                         "retention",
+                        hold,
                     )
                 },
             ),
@@ -395,7 +796,7 @@ class MailboxAdmin(Provisioned):
             return ()
         return (
             "address", "tenant", "aliases", "pages", "shown_state", "used", "quota", "message_count",
-            "last_login_at", "last_login_address", "created_at", "closed_at",
+            "last_login_at", "last_login_address", "created_at", "closed_at", "shown_hold",
         )  # fmt: skip
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -404,48 +805,46 @@ class MailboxAdmin(Provisioned):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
 
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        provisioning.close_mailbox(obj)
+    def has_reopen_permission(self, request: HttpRequest) -> bool:
+        """For the action."""
+        return self.may(request, "reopen")
 
-    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
-        self.message_user(request, f"Closed: {obj_display}.", messages.SUCCESS)
-        return HttpResponseRedirect(reverse("admin:accounts_mailbox_changelist"))
+    def end(self, row: Any) -> None:
+        if row.closed_at:
+            raise UnknownMailbox("it is closed")
+        provisioning.close_mailbox(row)
 
     @admin.action(permissions=["change"], description="Suspend: no mail in or out until resumed")
     def suspend(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> None:
-        self._do_to_open(request, queryset, provisioning.suspend, "suspended")
+        self.each(request, queryset, provisioning.suspend, "suspended")
 
     @admin.action(permissions=["change"], description="Resume")
     def resume(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> None:
-        self._do_to_open(request, queryset, provisioning.resume, "active")
+        self.each(request, queryset, provisioning.resume, "active")
 
-    @admin.action(permissions=["delete"], description="Close: purged after the retention")
-    def delete_selected(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> HttpResponse | None:
-        if not request.POST.get("post"):
-            return delete_selected(self, request, queryset)  # asks
-        self._do_to_open(request, queryset, provisioning.close_mailbox, "closed")
-        return None
+    @admin.action(permissions=["reopen"], description="Reopen, if closed and not purged yet")
+    def reopen(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> None:
+        self.each(request, queryset, provisioning.reopen_mailbox, "open")
 
-    def _do_to_open(self, request: HttpRequest, queryset: QuerySet[Mailbox], change: Any, said: str) -> None:
-        done = closed = 0
-        for mailbox in queryset.iterator():
-            if mailbox.closed_at:
-                closed += 1
-                continue
-            try:
-                change(mailbox)
-            except UnknownMailbox:
-                closed += 1
-                continue
-            self.log_change(request, mailbox, f"{said.capitalize()}.")
-            done += 1
-        self.message_user(request, f"Now {said}: {done} of the mailboxes.", messages.SUCCESS)
-        if closed:
-            self.message_user(request, f"Left as they were, since they are closed: {closed}.", messages.WARNING)
+    def read_sheet(self, octets: bytes) -> Any:
+        return mailbox_sheets.read(octets)
+
+    def check_sheet(self, table: Any, **how: Any) -> Any:
+        return mailbox_sheets.check(table, default_quota=settings.MAILHOST_DEFAULT_QUOTA, **how)
+
+    def apply_sheet(self, table: Any, **how: Any) -> Any:
+        return mailbox_sheets.apply(table, default_quota=settings.MAILHOST_DEFAULT_QUOTA, **how)
+
+    def write_sheet(self, rows: Any) -> Any:
+        return mailbox_sheets.write(rows)
 
     @admin.display(description="state", ordering="state")
     def shown_state(self, mailbox: Mailbox) -> str:
         return "Closed" if mailbox.closed_at else mailbox.get_state_display()
+
+    @admin.display(description="legal hold", boolean=True)
+    def shown_hold(self, mailbox: Mailbox) -> bool:
+        return mailbox.legal_hold
 
     @admin.display(description="used", ordering="used_octets")
     def used(self, mailbox: Mailbox) -> str:
@@ -510,7 +909,13 @@ class AliasForm(ProvisioningForm):
 
 
 @admin.register(Alias)
-class AliasAdmin(Provisioned):
+class AliasAdmin(Importing, Provisioned):
+    """Further addresses."""
+
+    resource = "aliases"
+    imports = ("create", "change")
+    exports = "read"
+    sheet_columns = alias_sheets.COLUMNS
     form = AliasForm
     add_form = AliasForm
     list_display = ("address", "shown_targets", "tenant", "expires_at", "created_at")
@@ -523,19 +928,300 @@ class AliasAdmin(Provisioned):
         return super().get_queryset(request).prefetch_related("targets__mailbox")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("address", "targets", "expires_at", *(("tenant", "created_at") if obj else ("release",)))
+        targets = "targets" if self.has_change_permission(request, obj) or obj is None else "shown_targets"
+        return ("address", targets, "expires_at", *(("tenant", "created_at") if obj else ("release",)))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("address", "tenant", "created_at") if obj else ()
+        return ("address", "shown_targets", "tenant", "created_at") if obj else ()
 
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        provisioning.remove_alias(obj)
+    def end(self, row: Any) -> None:
+        provisioning.remove_alias(row)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Alias]) -> None:
-        for alias in queryset:
-            provisioning.remove_alias(alias)
+    def read_sheet(self, octets: bytes) -> Any:
+        return alias_sheets.read(octets)
+
+    def check_sheet(self, table: Any, **how: Any) -> Any:
+        return alias_sheets.check(table, **how)
+
+    def apply_sheet(self, table: Any, **how: Any) -> Any:
+        return alias_sheets.apply(table, **how)
+
+    def write_sheet(self, rows: Any) -> Any:
+        return alias_sheets.write(rows)
 
     @admin.display(description="targets")
     def shown_targets(self, alias: Alias) -> str:
         names = sorted(str(target) for target in alias.targets.all())
         return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+# --- What devices and programs sign in with ------------------------------------------------------------------------
+
+
+class AppPasswordAddForm(ProvisioningForm):
+    scopes = forms.MultipleChoiceField(choices=AppPassword.Scope.choices, initial=[AppPassword.Scope.POP3])
+    allowed_networks = WordsField(help_text="Where it may be used from, such as 192.0.2.0/24. Empty: anywhere.")
+
+    class Meta:
+        model = AppPassword
+        fields = ("mailbox", "name", "expires_at")
+
+    def write(self) -> AppPassword:
+        values = dict(self.cleaned_data)
+        made, text = app_passwords.create(values.pop("mailbox"), **values)
+        self.shown_once = ("App password", text)
+        return made
+
+
+class _Revocable(Provisioned):
+    """A page of what can only be made, and revoked."""
+
+    ending = ("Revoke", "Revoked")
+    meaning = "Nothing can sign in with it any more."
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or obj.revoked_at is None)
+
+
+@admin.register(AppPassword)
+class AppPasswordAdmin(_Revocable):
+    """Passwords of single devices. Each is shown once."""
+
+    resource = "app-passwords"
+    add_form = AppPasswordAddForm
+    list_display = ("name", "mailbox", "tenant", "expires_at", "last_used_at", "last_used_address", "revoked_at")
+    list_filter = (TenantFilter,)
+    list_select_related = ("mailbox", "tenant")
+    ordering = ("-pk",)
+    search_fields = ("mailbox__address__startswith",)
+    autocomplete_fields = ("mailbox",)
+    narrowed_by = ("mailbox__id__exact",)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if obj is None:
+            return ("mailbox", "name", "scopes", "allowed_networks", "expires_at")
+        return (
+            "mailbox", "name", "scopes", "allowed_networks", "expires_at", "last_used_at", "last_used_address",
+            "created_at", "revoked_at",
+        )  # fmt: skip
+
+    def end(self, row: Any) -> None:
+        app_passwords.revoke(row)
+
+
+MAILBOX_PAGES.append(("App passwords", "admin:accounts_apppassword_changelist"))
+
+
+class ApiTokenAddForm(ProvisioningForm):
+    domains = WordsField(help_text="Of a domain admin, separated by blanks.")
+    scopes = WordsField(help_text="Such as mailboxes:read mailboxes:write. Empty: all of its role.")
+    allowed_networks = WordsField(help_text="Where it may be used from, such as 192.0.2.0/24. Empty: anywhere.")
+
+    class Meta:
+        model = ApiToken
+        fields = ("name", "role", "tenant", "reseller", "mailbox", "expires_at", "requests_per_minute")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        made = [(role, label) for role, label in Role.choices if permissions.makes(self.principal, role)]
+        self.fields["role"] = forms.ChoiceField(choices=made)
+
+    def write(self) -> ApiToken:
+        values = dict(self.cleaned_data)
+        values["scopes"] = values["scopes"] or permissions.scopes_of(values["role"])
+        if self.principal.tenant_id is not None:
+            values["tenant"] = Tenant.objects.get(pk=self.principal.tenant_id)
+        elif self.principal.reseller_id is not None and values["role"] == Role.RESELLER:
+            values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
+        values["domains"] = _visible_domains(values["domains"], self.request)
+        token, text = tokens.make(by=self.principal, **values)
+        self.shown_once = ("API token", text)
+        return token
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(_Revocable):
+    """What programs sign in with. Each is shown once."""
+
+    resource = "tokens"
+    add_form = ApiTokenAddForm
+    list_display = ("name", "prefix", "role", "tenant", "reseller", "expires_at", "last_used_at", "revoked_at")
+    list_filter = (TenantFilter, "role")
+    list_select_related = ("tenant", "reseller")
+    ordering = ("-pk",)
+    search_fields = ("prefix", "name__icontains")
+    autocomplete_fields = ("tenant", "reseller", "mailbox")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        whose = (
+            *(("tenant",) if sees_tenants(request) else ()),
+            *(("reseller",) if _is_host_wide(request) else ()),
+            "shown_domains" if obj else "domains",
+            "mailbox",
+        )
+        said = ("name", "role", *whose, "scopes", "allowed_networks", "requests_per_minute", "expires_at")
+        if obj is None:
+            return said
+        return (*said, "prefix", "last_used_at", "last_used_address", "created_by", "created_at", "revoked_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("shown_domains",) if obj else ()
+
+    def end(self, row: Any) -> None:
+        tokens.revoke(row)
+
+    @admin.display(description="domains")
+    def shown_domains(self, token: ApiToken) -> str:
+        return ", ".join(token.domains.values_list("name", flat=True))
+
+
+# --- What others are told, and what is written down ----------------------------------------------------------------
+
+
+class WebhookAddForm(ProvisioningForm):
+    events = forms.MultipleChoiceField(
+        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text="None: all."
+    )
+
+    class Meta:
+        model = Webhook
+        fields = ("url", "tenant", "reseller")
+
+    def write(self) -> Webhook:
+        values = dict(self.cleaned_data)
+        if self.principal.tenant_id is not None:
+            values["tenant"] = Tenant.objects.get(pk=self.principal.tenant_id)
+        elif self.principal.reseller_id is not None and values.get("tenant") is None:
+            values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
+        if values.get("tenant") and values.get("reseller"):
+            raise provisioning.BadValue("a webhook is of a tenant or of a reseller, not of both")
+        webhook, secret = webhooks.add(values.pop("url"), **values, allow_private=settings.MAILHOST_PRIVATE_TARGETS)
+        self.shown_once = ("Secret of the webhook", secret)
+        return webhook
+
+
+class WebhookForm(ProvisioningForm):
+    events = forms.MultipleChoiceField(
+        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text="None: all."
+    )
+
+    class Meta:
+        model = Webhook
+        fields = ("url", "enabled", "events")
+
+    def write(self) -> Any:
+        webhook = Webhook.objects.get(pk=self.instance.pk)
+        webhooks.change(webhook, **self.cleaned_data, allow_private=settings.MAILHOST_PRIVATE_TARGETS)
+        return webhook
+
+
+@admin.register(Webhook)
+class WebhookAdmin(Provisioned):
+    """Where events are sent to. The secret of each is shown once."""
+
+    resource = "webhooks"
+    meaning = "Nothing is sent there any more, also nothing that is on its way."
+    form = WebhookForm
+    add_form = WebhookAddForm
+    list_display = ("url", "tenant", "reseller", "enabled", "created_at", "pages")
+    list_filter = (TenantFilter, "enabled")
+    list_select_related = ("tenant", "reseller")
+    ordering = ("-pk",)
+    search_fields = ("url__startswith",)
+    autocomplete_fields = ("tenant", "reseller")
+    actions = ("rotate",)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if obj is None:
+            tenant = ("tenant",) if sees_tenants(request) else ()
+            return ("url", "events", *tenant, *(("reseller",) if _is_host_wide(request) else ()))
+        return ("url", "events", "enabled", "tenant", "reseller", "created_at", "pages")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("tenant", "reseller", "created_at", "pages") if obj else ()
+
+    def end(self, row: Any) -> None:
+        webhooks.remove(row)
+
+    @admin.action(permissions=["change"], description="Give it a new secret; the old one signs, too")
+    def rotate(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
+        found = list(queryset[:2])
+        if len(found) != 1:
+            self.message_user(request, "Choose one webhook.", messages.WARNING)
+            return None
+        return self.once(request, found[0], "Secret of the webhook", webhooks.rotate_secret(found[0]))
+
+    @admin.display(description="pages")
+    def pages(self, webhook: Webhook) -> str:
+        return links([("Deliveries", "admin:accounts_webhookdelivery_changelist")], webhook__id__exact=webhook.pk)
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(ReadOnly):
+    """What was sent to webhooks, and what became of it."""
+
+    resource = "webhooks"
+    list_display = ("created_at", "webhook", "kind", "state", "attempts", "last_status", "last_error", "delivered_at")
+    list_filter = ("state", TenantFilter)
+    list_select_related = ("webhook", "event")
+    sortable_by = ()
+    ordering = ("-pk",)
+    narrowed_by = ("webhook__id__exact",)
+    actions = ("replay",)
+    fields = (
+        "webhook", "kind", "state", "attempts", "next_attempt_at", "last_status", "last_error", "created_at",
+        "delivered_at",
+    )  # fmt: skip
+    readonly_fields = ("kind",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        found = webhooks.deliveries_visible_to(cast("User", request.user))
+        return found.select_related("webhook", "event").order_by(*self.get_ordering(request))
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        """For the action."""
+        return self.may(request, "replay")
+
+    @admin.action(permissions=["replay"], description="Send again")
+    def replay(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
+        sent = webhooks.replay(queryset.select_related(None).order_by())
+        self.message_user(request, f"To be sent again: {sent}.", messages.SUCCESS)
+
+    @admin.display(description="event")
+    def kind(self, delivery: WebhookDelivery) -> str:
+        return delivery.event.kind
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnly):
+    """Who changed what. People are named by the ids of their rows."""
+
+    resource = "audit-events"
+    list_display = ("at", "action", "shown_target", "actor", "role", "through", "client_address")
+    list_filter = ("through", "role")
+    sortable_by = ()
+    ordering = ("-pk",)
+    search_fields = ("action__startswith", "target__startswith")
+    search_help_text = "The beginning of an action, such as mailbox., or of a name."
+    narrowed_by = ("mailbox_id__exact", "domain_id__exact", "tenant_id__exact", "user_id__exact", "token_id__exact")
+    fields = (
+        "at", "action", "shown_target", "changes", "actor", "role", "through", "client_address", "tenant_id",
+        "reseller_id", "domain_id", "mailbox_id",
+    )  # fmt: skip
+    readonly_fields = ("shown_target", "actor")
+
+    @admin.display(description="target")
+    def shown_target(self, event: AuditEvent) -> str:
+        return f"{event.target_kind} {event.target or event.target_id or ''}"
+
+    @admin.display(description="who")
+    def actor(self, event: AuditEvent) -> str:
+        if event.token_id:
+            return f"token {event.token_id}"
+        return f"user {event.user_id}" if event.user_id else event.get_through_display()
+
+
+MAILBOX_PAGES.append(("Audit", "admin:accounts_auditevent_changelist"))

@@ -112,6 +112,13 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
 }
 """By resource and verb, the roles that may; each in what exists for it, and nobody beyond."""
 
+MAKES: Final[dict[str, frozenset[str]]] = {
+    Role.OPERATOR: frozenset(Role),
+    Role.RESELLER: frozenset(Role) - {Role.OPERATOR},
+    Role.TENANT_ADMIN: frozenset({Role.TENANT_ADMIN, Role.DOMAIN_ADMIN, Role.SUPPORT, Role.MEMBER}),
+}
+"""By role, the roles of the logins and tokens that it makes, and whose passwords it sets."""
+
 _READING: Final = frozenset({"read", "content", "export"})
 
 SCOPES: Final = tuple(
@@ -137,6 +144,11 @@ def scopes_of(role: str) -> frozenset[str]:
     return frozenset(
         scope_of(resource, verb) for resource, verbs in TABLE.items() for verb, roles in verbs.items() if role in roles
     )
+
+
+def makes(principal: Principal, role: str) -> bool:
+    """Whether it makes somebody, or something, with that role. Nobody makes what may more than himself."""
+    return role in MAKES.get(principal.role, ())
 
 
 def may(principal: Principal, resource: str, verb: str) -> bool:

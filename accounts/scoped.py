@@ -1,6 +1,6 @@
 """Pages of the admin that show what exists for whoever looks, and nothing else; every page is one of these."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 from django.contrib import admin, messages
@@ -15,7 +15,8 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html_join
 from django.utils.http import urlencode
 
-from accounts.models import Tenant
+from accounts import permissions, principals
+from accounts.models import Role, Tenant
 
 
 class Bounded(Paginator):  # type: ignore[type-arg] # Django's is not generic when it runs
@@ -40,9 +41,10 @@ class Choice(AutocompleteSelect):
 class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
     """A page of rows that exist for whoever looks; others do not, in whatever way somebody asks for them.
 
-    Whether a tenant's staff may look at all is Django's permissions' to say. `narrowed_by` names the parameters of
-    the address that a list takes besides those of its filters: a free choice of them would answer questions about
-    passwords.
+    What he may do to them is said by the same table as in the API (`accounts.permissions`): `resource` is its row, and
+    `verbs` what Django's four ways are called there. The owner of a mailbox may do nothing here. `narrowed_by` names
+    the parameters of the address that a list takes besides those of its filters: a free choice of them would answer
+    questions about passwords.
     """
 
     paginator = Bounded
@@ -52,6 +54,30 @@ class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not gene
     list_max_show_all = 0
     view_on_site = False
     narrowed_by: ClassVar[Sequence[str]] = ()
+    resource: ClassVar[str]
+    verbs: ClassVar[Mapping[str, str]] = {"view": "read", "add": "create", "change": "change", "delete": "delete"}
+
+    def may(self, request: HttpRequest, verb: str) -> bool:
+        """Whether whoever looks may do that to what exists for him."""
+        principal = principals.of(request.user)
+        if principal is None or principal.role == Role.MEMBER or verb not in permissions.TABLE[self.resource]:
+            return False
+        return permissions.may(principal, self.resource, verb)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, self.verbs["view"])
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.may(request, self.verbs["add"])
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, self.verbs["change"])
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, self.verbs["delete"])
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return _visible(self.model, request).order_by(*self.get_ordering(request))
@@ -67,7 +93,7 @@ class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not gene
     def get_list_display(self, request: HttpRequest) -> Any:
         """A tenant's staff need not read the tenant's name in each row."""
         shown = super().get_list_display(request)
-        return shown if is_operator(request) else [column for column in shown if column != "tenant"]
+        return shown if sees_tenants(request) else [column for column in shown if column != "tenant"]
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         assert request
@@ -124,27 +150,8 @@ class ReadOnly(Scoped):
         return False
 
 
-class OperatorsOnly(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
-    """A page of what belongs to no tenant. To be named first among several bases."""
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return is_operator(request) and super().has_module_permission(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_operator(request) and super().has_view_permission(request, obj)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return is_operator(request) and super().has_add_permission(request)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_operator(request) and super().has_change_permission(request, obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_operator(request) and super().has_delete_permission(request, obj)
-
-
 class TenantFilter(admin.SimpleListFilter):
-    """For operators, of whom some have many tenants: then they search instead."""
+    """For whoever sees several tenants; with many of them he searches instead."""
 
     title = "tenant"
     parameter_name = "tenant__id__exact"
@@ -154,9 +161,10 @@ class TenantFilter(admin.SimpleListFilter):
         return bool(self.value() or self.lookup_choices)
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        if not is_operator(request):
+        if not sees_tenants(request):
             return []
-        tenants = [(str(pk), slug) for pk, slug in Tenant.objects.values_list("pk", "slug")[: self._MOST + 1]]
+        seen = Tenant.objects.visible_to(request.user).values_list("pk", "slug")[: self._MOST + 1]
+        tenants = [(str(pk), slug) for pk, slug in seen]
         return tenants if len(tenants) <= self._MOST else []
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -184,6 +192,12 @@ def _is_key(text: str, model: Any) -> bool:
 def is_operator(request: HttpRequest) -> bool:
     """Whether whoever looks belongs to no tenant and sees all of them."""
     return request.user.is_active and request.user.is_superuser
+
+
+def sees_tenants(request: HttpRequest) -> bool:
+    """Whether whoever looks may see more tenants than one."""
+    principal = principals.of(request.user)
+    return principal is not None and principal.tenant_id is None
 
 
 def links(pages: Iterable[tuple[str, str]], **narrowed: Any) -> str:

@@ -21,13 +21,6 @@ _TEXT = re.compile(r"mh_([a-z0-9]{8})_[A-Za-z0-9_-]{43}")
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _MOST_REQUESTS: Final = 1_000_000
 
-_MAKES: Final[dict[str, frozenset[str]]] = {
-    Role.OPERATOR: frozenset(Role),
-    Role.RESELLER: frozenset(Role) - {Role.OPERATOR},
-    Role.TENANT_ADMIN: frozenset({Role.TENANT_ADMIN, Role.DOMAIN_ADMIN, Role.SUPPORT, Role.MEMBER}),
-}
-"""The roles of the tokens that a role can make."""
-
 
 class TooStrong(Refused):
     """A token cannot do more than who makes it."""
@@ -198,7 +191,7 @@ def _check_shape(token: ApiToken, domains: Collection[Domain]) -> None:
 
 def _check_strength(token: ApiToken, *, by: Principal, maker: ApiToken | None) -> None:
     """Raises `TooStrong`."""
-    if token.role not in _MAKES.get(by.role, ()):
+    if not permissions.makes(by, token.role):
         raise TooStrong(f"the role {by.role} makes no tokens with the role {token.role}")
     if not _is_within(token, by):
         raise TooStrong("the token would be for more than exists for who makes it")

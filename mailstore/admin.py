@@ -4,7 +4,6 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.contrib.admin.options import ModelAdmin
 from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import BooleanField, Count, ExpressionWrapper, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
@@ -14,7 +13,7 @@ from django.utils.timezone import localtime
 
 from accounts import quotas
 from accounts.admin import MAILBOX_PAGES
-from accounts.scoped import OperatorsOnly, ReadOnly, TenantFilter, is_operator, links
+from accounts.scoped import ReadOnly, TenantFilter, is_operator, links
 from mailstore import retention
 from mailstore.models import Listener, MaildropSession, Message
 from mailstore.quota import QuotaExceeded
@@ -49,6 +48,7 @@ class PresenceFilter(admin.SimpleListFilter):
 class MessageAdmin(ReadOnly):
     """Delivered, first fetched by which device from which address, removed by which session: one look."""
 
+    resource = "messages"
     list_display = ("delivered_at", "mailbox", "sender", "subject", "size", "first_fetched", "removed")
     list_display_links = ("delivered_at", "subject")
     list_filter = (PresenceFilter, TenantFilter)
@@ -79,8 +79,12 @@ class MessageAdmin(ReadOnly):
         return queryset.filter(Q(subject__icontains=term) | Q(sender__icontains=term) | Q(message_id=term)), False
 
     def has_restore_permission(self, request: HttpRequest) -> bool:
-        """Whoever may change messages: there is nothing else to be changed about them."""
-        return ModelAdmin.has_change_permission(self, request)
+        """For the action."""
+        return self.may(request, "restore")
+
+    def has_expunge_permission(self, request: HttpRequest) -> bool:
+        """For the action."""
+        return self.may(request, "expunge")
 
     @admin.action(permissions=["restore"], description="Restore to the maildrop")
     def restore(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
@@ -91,7 +95,7 @@ class MessageAdmin(ReadOnly):
         else:
             self.message_user(request, f"Restored: {restored}. They are new to every client.", messages.SUCCESS)
 
-    @admin.action(permissions=["restore"], description="Remove from the maildrop")
+    @admin.action(permissions=["expunge"], description="Remove from the maildrop")
     def remove(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
         removed, *_ = retention.expunge(queryset, by=_user(request))
         self.message_user(request, f"Removed: {removed}. They can be restored until they are purged.", messages.SUCCESS)
@@ -143,6 +147,7 @@ class OpenFilter(admin.SimpleListFilter):
 class MaildropSessionAdmin(ReadOnly):
     """POP3 sessions: those that are open, and those that fetched or removed something."""
 
+    resource = "sessions"
     list_display = ("started_at", "mailbox", "client_address", "secure", "how_ended", "fetched", "expunged")
     list_filter = (OpenFilter, "end", "secure", TenantFilter)
     list_select_related = ("mailbox",)
@@ -173,9 +178,10 @@ class MaildropSessionAdmin(ReadOnly):
 
 
 @admin.register(Listener)
-class ListenerAdmin(OperatorsOnly, ReadOnly):
+class ListenerAdmin(ReadOnly):
     """Listener processes. One without a heartbeat is gone, and its row goes with the next purge."""
 
+    resource = "listeners"
     list_display = ("kind", "host", "pid", "started_at", "heartbeat_at", "alive", "open_sessions")
     list_filter = ("kind",)
     ordering = ("-heartbeat_at",)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 
 from accounts import provisioning
-from accounts.models import Domain, Mailbox, Tenant
+from accounts.models import Domain, Mailbox, Tenant, User
 
 PASSWORD = "hutech123"
 
@@ -72,16 +71,17 @@ def globex(db: None) -> Customer:
 @pytest.fixture
 def operator(db: None) -> Client:
     """A browser in which an operator has signed in."""
-    client = WebClient()
-    client.force_login(provisioning.add_staff("operator@localhost", password=None, tenant=None))
-    return client
+    return signed_in(provisioning.add_staff("operator@localhost", password=None, tenant=None))
 
 
 @pytest.fixture
 def boss(acme: Customer) -> Client:
-    """A browser in which boss@acme.test has signed in: staff of `acme` with every permission there is."""
-    user = provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant)
-    user.user_permissions.set(Permission.objects.all())
+    """A browser in which boss@acme.test has signed in: the admin of `acme`."""
+    return signed_in(provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant))
+
+
+def signed_in(user: User) -> Client:
+    """A browser in which somebody has signed in."""
     client = WebClient()
     client.force_login(user)
     return client

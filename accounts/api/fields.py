@@ -6,7 +6,7 @@ from typing import Any
 from django.db.models import Sum
 from rest_framework import serializers
 
-from accounts import audit, limits, permissions, quotas
+from accounts import limits, permissions, quotas
 from accounts.api.serializers import Strict, Text, Whole
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
 from accounts.principals import Principal
@@ -83,8 +83,7 @@ def set_limits(
     if not wanted:
         return
     permissions.check(by, resource, "limits")
-    if changes := limits.set_limits(target, **wanted):
-        audit.record(f"{target._meta.model_name}.limited", target, changes)
+    limits.set_limits(target, **wanted)
 
 
 def closing(what: str, **of: Any) -> tuple[str, dict[str, int]]:

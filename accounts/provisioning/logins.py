@@ -27,11 +27,12 @@ def add_staff(
     """Somebody without a mailbox who may sign in to the admin.
 
     Without a role: a tenant's admin, a reseller, or with neither an operator. Support may be of the whole host.
-    Raises `AddressTaken`, `BadAddress`, `BadPassword`, `BadValue`, `OtherTenant`.
+    Raises `AddressTaken`, `BadAddress`, `BadPassword`, `BadValue`, `OtherTenant`, `NotAllowed`.
     """
     email = addresses.address(login)
     role = role or (Role.TENANT_ADMIN if tenant else Role.RESELLER if reseller else Role.OPERATOR)
     _check_role(role, tenant, reseller)
+    _check_reach(role)
     user = User(
         email=email,
         tenant=tenant,
@@ -52,7 +53,8 @@ def add_staff(
 
 
 def change_login(user: User, *, is_active: bool, is_staff: bool, domains: Iterable[Domain] | None = None) -> None:
-    """Let somebody sign in, and use the admin, or not. Raises `OwnsMailbox`, `OtherTenant`."""
+    """Let somebody sign in, and use the admin, or not. Raises `OwnsMailbox`, `OtherTenant`, `NotAllowed`."""
+    _check_reach(user.role)
     changes = values.changed(user, {"is_active": is_active, "is_staff": is_staff})
     free_to_change = Q(mailbox=None) | Q(is_active=is_active)
     with transaction.atomic():
@@ -66,7 +68,9 @@ def change_login(user: User, *, is_active: bool, is_staff: bool, domains: Iterab
 
 
 def set_role(user: User, role: str) -> None:
-    """Let the owner of a mailbox also look after his tenant, or no more. Raises `BadValue`."""
+    """Let the owner of a mailbox also look after his tenant, or no more. Raises `BadValue`, `NotAllowed`."""
+    _check_reach(user.role)
+    _check_reach(role)
     if user.tenant_id is None or role not in (Role.MEMBER, Role.SUPPORT, *_OF_TENANT):
         raise BadValue(f"{user} cannot be {role}", field="role")
     with transaction.atomic():
@@ -108,7 +112,8 @@ def refuse_stronger(user: User) -> None:
 
 
 def remove_login(user: User) -> None:
-    """Remove somebody without a mailbox. Raises `OwnsMailbox`."""
+    """Remove somebody without a mailbox. Raises `OwnsMailbox`, `NotAllowed`."""
+    _check_reach(user.role)
     with transaction.atomic():
         if Mailbox.objects.filter(user=user).exists():
             raise OwnsMailbox(f"{user} owns a mailbox: close that instead")
@@ -137,6 +142,13 @@ def _check_role(role: str, tenant: Tenant | None, reseller: Reseller | None) -> 
     }
     if not fits.get(role, False):
         raise BadValue(f"a login without a mailbox cannot be {role} there", field="role")
+
+
+def _check_reach(role: str) -> None:
+    """Nobody makes, changes or takes over a login that may more than his own. Raises `NotAllowed`."""
+    acting = principals.acting()
+    if not permissions.makes(acting, role):
+        raise NotAllowed(f"the role {acting.role} does not reach a login with the role {role}")
 
 
 def _look_after(user: User, domains: Iterable[Domain]) -> None:

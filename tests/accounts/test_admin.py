@@ -6,22 +6,57 @@ from urllib.parse import quote
 import pytest
 from django.contrib import admin
 from django.contrib.auth import authenticate
-from django.contrib.auth.models import Group
 from django.contrib.contenttypes.models import ContentType
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts import provisioning
-from accounts.models import Alias, Domain, Mailbox, Tenant, User
+from accounts import app_passwords, limits, permissions, provisioning, tokens, webhooks
+from accounts.models import (
+    Alias,
+    ApiToken,
+    AppPassword,
+    AuditEvent,
+    Domain,
+    Event,
+    Mailbox,
+    Reseller,
+    Role,
+    Tenant,
+    User,
+    Webhook,
+    WebhookDelivery,
+)
+from accounts.principals import Principal
 from accounts.scoped import Bounded
 from mailstore.models import Listener, MaildropSession, Message
-from tests.fixtures import PASSWORD, Customer
+from tests.fixtures import PASSWORD, Customer, signed_in
 from tests.mailstore.rows import add_listener, add_message, add_session
 
-MODELS: list[type[Model]] = [Tenant, Domain, User, Mailbox, Alias, MaildropSession, Listener, Message]
+RESOURCES: dict[type[Model], str] = {
+    Reseller: "resellers",
+    Tenant: "tenants",
+    Domain: "domains",
+    User: "logins",
+    Mailbox: "mailboxes",
+    Alias: "aliases",
+    AppPassword: "app-passwords",
+    ApiToken: "tokens",
+    Webhook: "webhooks",
+    WebhookDelivery: "webhooks",
+    AuditEvent: "audit-events",
+    MaildropSession: "sessions",
+    Listener: "listeners",
+    Message: "messages",
+}
+"""By model, its row in the table of who may do what."""
+MODELS = list(RESOURCES)
+ONLY_SHOWN = {WebhookDelivery, AuditEvent, MaildropSession, Listener, Message}
+NEVER_CHANGED = ONLY_SHOWN | {AppPassword, ApiToken}
+ROLES = [role for role in Role if role != Role.MEMBER]
 
 
 def url(model: type[Model], view: str, *arguments: Any) -> str:
@@ -41,6 +76,10 @@ def said(client: Client, path: str, values: dict[str, Any], status: int = 200) -
     return response.content.decode()
 
 
+def upload(text: str) -> SimpleUploadedFile:
+    return SimpleUploadedFile("list.csv", text.encode())
+
+
 def act(client: Client, model: type[Model], action: str, *rows: Model, **more: Any) -> str:
     values = {"action": action, "_selected_action": [str(row.pk) for row in rows], **more}
     return said(client, url(model, "changelist"), values)
@@ -52,10 +91,25 @@ def rows(acme: Customer, globex: Customer) -> dict[type[Model], dict[str, Model]
     found: dict[type[Model], dict[str, Model]] = {model: {} for model in MODELS}
     for customer in (acme, globex):
         slug = customer.tenant.slug
+        reseller, _ = provisioning.add_reseller(f"seller-of-{slug}")
+        provisioning.change_tenant(customer.tenant, reseller=reseller)
         listener = add_listener("pop3", host=f"host-of-{slug}")
         session = add_session(customer.mailbox, listener)
         alias, _ = provisioning.add_alias(f"sales@{customer.domain}", mailbox=customer.mailbox)
         message = add_message(customer.mailbox, subject=f"About {slug}", sender=f"someone@{slug}.example")
+        by = Principal(role="tenant-admin", tenant_id=customer.tenant.pk)
+        webhook, _ = webhooks.add(f"https://{slug}.example/", tenant=customer.tenant, allow_private=False)
+        event = Event.objects.create(tenant=customer.tenant, kind="mailbox.created", payload={})
+        found[Reseller][slug] = reseller
+        found[AppPassword][slug], _ = app_passwords.create(customer.mailbox, name=f"phone of {slug}")
+        found[ApiToken][slug], _ = tokens.make(
+            by=by, name=f"of {slug}", role="tenant-admin", scopes=["mailboxes:read"], tenant=customer.tenant
+        )
+        found[Webhook][slug] = webhook
+        found[WebhookDelivery][slug] = WebhookDelivery.objects.create(
+            tenant=customer.tenant, webhook=webhook, event=event
+        )
+        found[AuditEvent][slug] = AuditEvent.objects.get(domain_id=customer.domain.pk, action="domain.added")
         found[Tenant][slug] = customer.tenant
         found[Domain][slug] = customer.domain
         found[User][slug] = customer.mailbox.user
@@ -93,7 +147,7 @@ def test_an_operator_sees_every_row_of_every_tenant(model: type[Model], rows: Ro
 @pytest.mark.parametrize("model", MODELS)
 def test_what_belongs_to_another_tenant_does_not_exist(model: type[Model], rows: Rows, boss: Client) -> None:
     theirs = rows[model]["globex"]
-    if model is not Listener:
+    if model not in (Listener, Reseller):
         ours = rows[model]["acme"]
         listed = page(boss, url(model, "changelist"))
         assert url(model, "change", ours.pk) in listed
@@ -110,12 +164,77 @@ def test_what_belongs_to_another_tenant_does_not_exist(model: type[Model], rows:
     assert boss.get(f"/admin/r/{ContentType.objects.get_for_model(model).pk}/{theirs.pk}/").status_code == 404
 
 
+@pytest.fixture
+def somebody(rows: "Rows", acme: Customer, role: str) -> Client:
+    """A browser in which somebody with this role, who looks after acme, has signed in."""
+    whose: dict[str, Any] = {"tenant": acme.tenant}
+    if role == Role.OPERATOR:
+        whose = {}
+    if role == Role.RESELLER:
+        whose = {"reseller": rows[Reseller]["acme"]}
+    domains = [acme.domain] if role == Role.DOMAIN_ADMIN else []
+    return signed_in(provisioning.add_staff("who@acme.example", password=None, role=role, domains=domains, **whose))
+
+
+@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_tenant_s_staff_without_permission_sees_nothing(model: type[Model], rows: Rows, acme: Customer) -> None:
-    helper = Client()
-    helper.force_login(provisioning.add_staff("helper@acme.test", password=None, tenant=acme.tenant))
-    assert helper.get(url(model, "changelist")).status_code == 403
-    assert helper.get(url(model, "change", rows[model]["acme"].pk)).status_code == 403
+def test_everybody_may_do_what_the_table_says(model: type[Model], role: str, rows: "Rows", somebody: Client) -> None:
+    table = permissions.TABLE[RESOURCES[model]]
+
+    def may(verb: str) -> bool:
+        return role in table.get(verb, ())
+
+    own, foreign = rows[model]["acme"].pk, rows[model]["globex"].pk
+    nowhere = 999_999 if model is not MaildropSession else "00000000-0000-0000-0000-000000000000"
+    reads = may("read")
+    creates = may("create") and model not in ONLY_SHOWN
+    changes = may("change") and model not in NEVER_CHANGED
+    deletes = may("delete") and model not in ONLY_SHOWN
+
+    assert somebody.get(url(model, "changelist")).status_code == (200 if reads else 403)
+    index = page(somebody, reverse("admin:index"))
+    assert (url(model, "changelist") in index) == reads
+    assert somebody.get(url(model, "add")).status_code == (200 if creates else 403)
+    shown = somebody.get(url(model, "change", own))
+    assert shown.status_code in ((200,) if reads else (302, 403))  # 302: it does not even exist for him
+    assert ('name="_save"' in shown.content.decode()) == changes
+    if not changes:
+        assert somebody.post(url(model, "change", own), {}).status_code in (302, 403)
+    assert somebody.get(url(model, "delete", own)).status_code in ((200,) if deletes else (302, 403))
+    assert somebody.get(url(model, "history", own)).status_code in ((200,) if reads else (302, 403))
+
+    if role == Role.OPERATOR:
+        assert somebody.get(url(model, "change", foreign)).status_code == 200
+        return
+    for view in ("change", "delete", "history"):
+        for method in (somebody.get, somebody.post):
+            theirs, nothing = (method(url(model, view, pk)) for pk in (foreign, nowhere))
+            assert theirs.status_code == nothing.status_code
+            assert theirs.status_code in (302, 403, 404)
+            assert "globex" not in theirs.content.decode()
+    if reads:
+        assert "globex" not in page(somebody, url(model, "changelist"))
+        assert "globex" not in shown.content.decode()
+        act(somebody, model, "delete_selected", rows[model]["globex"], post="yes")
+        assert model._default_manager.filter(pk=foreign).exists()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_csv_is_for_whom_the_table_says(role: str, rows: "Rows", somebody: Client) -> None:
+    for model, imports, exports in ((Mailbox, "create", "export"), (Alias, "create", "read")):
+        table = permissions.TABLE[RESOURCES[model]]
+        name = f"admin:accounts_{model._meta.model_name}"
+        listed = page(somebody, url(model, "changelist"))
+        for what, verb in (("import", imports), ("export", exports)):
+            path = reverse(f"{name}_{what}")
+            assert (path in listed) == (role in table[verb])
+            answer = somebody.get(path)
+            assert answer.status_code == (200 if role in table[verb] else 403)
+            if what == "export" and answer.status_code == 200:
+                written = b"".join(answer.streaming_content).decode()  # type: ignore[attr-defined]
+                assert "@acme.test" in written
+                assert ("globex" in written) == (role == Role.OPERATOR)
+                assert "argon2" not in written
 
 
 def test_the_owner_of_a_mailbox_is_asked_to_sign_in_as_somebody_else(acme: Customer) -> None:
@@ -124,21 +243,42 @@ def test_the_owner_of_a_mailbox_is_asked_to_sign_in_as_somebody_else(acme: Custo
     assert owner.get(url(Mailbox, "changelist")).status_code == 302
 
 
-def test_staff_does_not_see_the_machinery_and_cannot_give_itself_rights(
-    rows: Rows, boss: Client, acme: Customer
-) -> None:
+def test_the_owner_of_a_mailbox_who_was_let_in_may_do_nothing(rows: "Rows", acme: Customer) -> None:
+    User.objects.filter(pk=acme.mailbox.user_id).update(is_staff=True)
+    owner = signed_in(User.objects.get(pk=acme.mailbox.user_id))
+    for model in MODELS:
+        assert owner.get(url(model, "changelist")).status_code == 403
+
+
+def test_nobody_gives_himself_rights(rows: "Rows", boss: Client, acme: Customer) -> None:
     index = page(boss, reverse("admin:index"))
-    assert url(Listener, "changelist") not in index
-    assert url(Group, "changelist") not in index
-    assert boss.get(url(Listener, "changelist")).status_code == 403
-    assert boss.get(url(Group, "changelist")).status_code == 403
-    for model in (Tenant, Domain, User):
-        assert boss.get(url(model, "add")).status_code == 403
+    assert "/admin/auth/" not in index
+    assert boss.get("/admin/auth/group/").status_code == 404
     me = User.objects.get(email="boss@acme.test")
-    for user in (me, acme.mailbox.user):
-        assert boss.post(url(User, "change", user.pk), {"is_superuser": "on", "is_staff": "on"}).status_code == 403
+    answer = said(boss, url(User, "change", me.pk), {"is_superuser": "on", "is_staff": "on", "is_active": "on"})
+    assert "was changed" in answer
+    values = {"email": "x@acme.test", "role": "operator", "tenant": "", "is_superuser": "on"}
+    assert "not one of the available choices" in said(boss, url(User, "add"), values)
+    assert not User.objects.filter(tenant=acme.tenant, is_superuser=True).exists()
     session = rows[MaildropSession]["acme"]
     assert "host-of" not in page(boss, url(MaildropSession, "change", session.pk))
+
+
+def test_nobody_takes_over_who_may_more_than_himself(rows: "Rows", acme: Customer) -> None:
+    provisioning.set_role(acme.mailbox.user, "tenant-admin")
+    head = signed_in(
+        provisioning.add_staff(
+            "head@acme.test", password=None, tenant=acme.tenant, role="domain-admin", domains=[acme.domain]
+        )
+    )
+    path = url(Mailbox, "change", acme.mailbox.pk)
+    answer = said(head, path, {"password": "mine now", "state": "active"})
+    assert "looks after more than a mailbox" in answer
+    text = "address,password\nan@acme.test,mine now\n"
+    for _ in range(2):
+        answer = said(head, reverse("admin:accounts_mailbox_import"), {"file": upload(text), "update": "on"})
+        assert "looks after more than a mailbox" in answer
+    assert not authenticate(username="an@acme.test", password="mine now")
 
 
 @pytest.mark.parametrize(("model", "field"), [(Tenant, "admin_mailbox"), (Domain, "tenant"), (User, "tenant")])
@@ -195,13 +335,19 @@ def test_no_question_is_answered_with_a_fault(model: type[Model], rows: Rows, op
             assert send(operator, listed, values) in (200, 302, 403), (action, value)
 
 
-@pytest.mark.parametrize("model", [Tenant, Domain, User, Mailbox, Alias])
+@pytest.mark.parametrize("model", [model for model in MODELS if model not in ONLY_SHOWN])
 def test_no_form_is_answered_with_a_fault(model: type[Model], rows: Rows, operator: Client) -> None:
     fields = ["slug", "name", "address", "email", "password", "quota_octets", "tenant", "mailbox", "admin_mailbox"]
-    fields += ["retention", "allowed_networks", "groups", "user_permissions", "release", "is_active"]
+    fields += ["retention", "allowed_networks", "release", "is_active", "role", "reseller", "domains", "external_id"]
+    fields += ["state", "state_reason", "new_address", "max_mailboxes", "max_octets", "url", "events", "expires_at_0"]
+    fields += ["alias_of", "subaddress", "targets", "scopes", "requests_per_minute", "file", "content"]
     for value in NONSENSE:
         values = dict.fromkeys(fields, value)
         assert send(operator, url(model, "add"), values) in (200, 302), value
+        if model in (Mailbox, Alias):
+            path = reverse(f"admin:accounts_{model._meta.model_name}_import")
+            assert send(operator, path, values) == 200, value
+            assert send(operator, path, values | {"apply": "x"}) == 200, value
         assert send(operator, url(model, "change", rows[model]["acme"].pk), values) in (200, 302, 403), value
 
 
@@ -282,20 +428,64 @@ def test_an_operator_cannot_give_a_tenant_another_s_mailbox(operator: Client, ac
     assert "an@globex.test is not a mailbox of acme" in said(operator, path, values)
 
 
-def test_an_operator_adds_staff_and_gives_it_rights(operator: Client, acme: Customer) -> None:
-    values = {"email": "Boss@acme.test", "tenant": acme.tenant.pk, "password": "secret"}
+def test_an_operator_adds_staff(operator: Client, acme: Customer, globex: Customer) -> None:
+    values = {"email": "Boss@acme.test", "role": "tenant-admin", "tenant": acme.tenant.pk, "password": "secret"}
     assert "was added" in said(operator, url(User, "add"), values)
     staff = authenticate(username="boss@acme.test", password="secret")
     assert isinstance(staff, User)
     assert (staff.tenant, staff.is_staff, staff.is_superuser) == (acme.tenant, True, False)
     assert "is taken" in said(operator, url(User, "add"), values)
-    group = Group.objects.create(name="helpdesk")
     path = url(User, "change", staff.pk)
-    said(operator, path, {"is_active": "on", "is_staff": "on", "groups": [group.pk], "password": "another"})
-    assert staff.groups.get() == group
+    said(operator, path, {"is_active": "on", "is_staff": "on", "password": "another"})
     assert authenticate(username="boss@acme.test", password="another")
     said(operator, path, {"is_staff": "on"})
     assert not authenticate(username="boss@acme.test", password="another")
+    values |= {"email": "head@acme.test", "role": "domain-admin", "domains": "globex.test"}
+    assert "not a domain of the login" in said(operator, url(User, "add"), values)
+    assert "was added" in said(operator, url(User, "add"), values | {"domains": "acme.test"})
+    head = User.objects.get(email="head@acme.test")
+    assert list(head.domains.all()) == [acme.domain]
+    assert "Removed" in said(operator, url(User, "delete", head.pk), {"post": "yes"})
+    assert "cannot be reseller" in said(operator, url(User, "add"), values | {"role": "reseller", "domains": ""})
+
+
+def test_a_tenant_s_admin_adds_staff_of_its_own(boss: Client, acme: Customer, globex: Customer) -> None:
+    values = {"email": "help@acme.test", "role": "support", "tenant": globex.tenant.pk}
+    assert "was added" in said(boss, url(User, "add"), values)
+    assert User.objects.get(email="help@acme.test").tenant == acme.tenant
+    me = User.objects.get(email="boss@acme.test")
+    assert "lock himself out" in said(boss, url(User, "delete", me.pk), {"post": "yes"})
+    said(boss, url(User, "change", acme.mailbox.user_id), {"role": "support", "is_active": "on"})
+    assert User.objects.get(pk=acme.mailbox.user_id).role == "support"
+    assert "owns a mailbox" in said(boss, url(User, "delete", acme.mailbox.user_id), {"post": "yes"})
+
+
+def test_a_reseller_makes_tenants_and_limits_them(rows: "Rows", acme: Customer) -> None:
+    seller = signed_in(
+        provisioning.add_staff("s@seller.test", password=None, reseller=Reseller.objects.get(slug="seller-of-acme"))
+    )
+    assert "was added" in said(seller, url(Tenant, "add"), {"slug": "initech", "name": "Initech"})
+    made = Tenant.objects.get(slug="initech")
+    assert made.reseller == rows[Reseller]["acme"]
+    path = url(Tenant, "change", acme.tenant.pk)
+    values = {"name": "Acme", "max_mailboxes": "1", "max_octets": "5G", "reseller": ""}
+    assert "was changed" in said(seller, path, values)
+    acme.tenant.refresh_from_db()
+    assert acme.tenant.reseller == rows[Reseller]["acme"]  # only the host gives a tenant away
+    assert (limits.of(acme.tenant).max_mailboxes, limits.of(acme.tenant).max_octets) == (1, 5 * 2**30)
+    assert "1 of 1 mailboxes" in page(seller, path)
+    assert "may have 1 mailboxes" in said(seller, url(Mailbox, "add"), {"address": "binh@acme.test"})
+    assert "Closed" in said(seller, url(Tenant, "delete", made.pk), {"post": "yes"})
+
+
+def test_who_may_not_set_limits_sees_them(rows: "Rows", boss: Client, acme: Customer) -> None:
+    limits.set_limits(acme.tenant, max_mailboxes=7)
+    path = url(Tenant, "change", acme.tenant.pk)
+    shown = page(boss, path)
+    assert "1 of 7 mailboxes" in shown
+    assert "max_mailboxes" not in shown
+    assert "was changed" in said(boss, path, {"name": "Acme", "max_mailboxes": ""})
+    assert limits.of(acme.tenant).max_mailboxes == 7
 
 
 def test_nobody_locks_himself_out(operator: Client) -> None:
@@ -306,8 +496,9 @@ def test_nobody_locks_himself_out(operator: Client) -> None:
 
 def test_the_login_of_a_mailbox_lives_as_long_as_the_mailbox(operator: Client, acme: Customer) -> None:
     path = url(User, "change", acme.mailbox.user_id)
-    assert "owns a mailbox" in said(operator, path, {"is_staff": "on"})
-    said(operator, path, {"is_active": "on", "is_staff": "on"})
+    assert "owns a mailbox" in said(operator, path, {"role": "member"})
+    assert "only with another role" in said(operator, path, {"role": "member", "is_active": "on", "is_staff": "on"})
+    said(operator, path, {"is_active": "on", "role": "tenant-admin"})
     assert User.objects.get(pk=acme.mailbox.user_id).is_staff
 
 
@@ -343,7 +534,7 @@ def test_staff_changes_a_mailbox(boss: Client, acme: Customer) -> None:
     path = url(Mailbox, "change", acme.mailbox.pk)
     form = page(boss, path)
     assert acme.mailbox.user.password not in form
-    values = {"password": "", "quota_octets": "2G", "allowed_networks": "192.0.2.7,2001:DB8::/32", "retention": ""}
+    values = {"password": "", "quota_octets": "2G", "allowed_networks": "192.0.2.7,2001:DB8::/32", "state": "active"}
     said(boss, path, values)
     acme.mailbox.refresh_from_db()
     assert acme.mailbox.quota_octets == 2 * 2**30
@@ -356,7 +547,7 @@ def test_staff_changes_a_mailbox(boss: Client, acme: Customer) -> None:
 
 
 def test_the_counters_are_not_for_writing(boss: Client, acme: Customer) -> None:
-    values = {"used_octets": "7", "message_count": "7", "next_uid": "7", "address": "x@acme.test", "state": "suspended"}
+    values = {"used_octets": "7", "message_count": "7", "next_uid": "7", "address": "x@acme.test", "state": "active"}
     said(boss, url(Mailbox, "change", acme.mailbox.pk), values | {"tenant": 1, "closed_at_0": "2026-01-01"})
     found = Mailbox.objects.get(pk=acme.mailbox.pk)
     assert (found.used_octets, found.message_count, found.next_uid) == (0, 0, 1)
@@ -368,7 +559,7 @@ def test_mailboxes_are_suspended_resumed_and_closed_together(boss: Client, acme:
     provisioning.close_mailbox(chi)
     answer = act(boss, Mailbox, "suspend", acme.mailbox, binh, chi, globex.mailbox)
     assert "Now suspended: 2" in answer
-    assert "closed: 1" in answer
+    assert "Left as it was, chi@acme.test: chi@acme.test is closed." in answer
     states = dict(Mailbox.objects.values_list("address", "state"))
     assert states["an@acme.test"] == states["binh@acme.test"] == "suspended"
     assert states["chi@acme.test"] == states["an@globex.test"] == "active"
@@ -453,7 +644,138 @@ def test_staff_adds_changes_and_removes_aliases_of_its_own_mailboxes(
     assert "no MTA" in nobody
     assert "was changed" in said(boss, url(Alias, "change", alias.pk), {"targets": f"AN@acme.test\n{binh}"})
     assert provisioning.targets_of(alias) == ["an@acme.test", "binh@acme.test"]
-    assert "was deleted" in said(boss, url(Alias, "delete", alias.pk), {"post": "yes"})
+    assert "Removed: sales@acme.test." in said(boss, url(Alias, "delete", alias.pk), {"post": "yes"})
     other, _ = provisioning.add_alias("other@globex.test", mailbox=globex.mailbox)
     act(boss, Alias, "delete_selected", other, post="yes")
     assert list(Alias.objects.all()) == [other]
+
+
+def test_a_mailbox_is_renamed_held_and_put_into_a_state(boss: Client, acme: Customer, globex: Customer) -> None:
+    path = url(Mailbox, "change", acme.mailbox.pk)
+    values = {"name": "An", "external_id": "u-7", "state": "no-login", "state_reason": "left", "legal_hold": "on"}
+    assert "was changed" in said(boss, path, values | {"new_address": "ann@acme.test", "pop3_enabled": "on"})
+    acme.mailbox.refresh_from_db()
+    assert (acme.mailbox.address, acme.mailbox.name, acme.mailbox.external_id) == ("ann@acme.test", "An", "u-7")
+    assert (acme.mailbox.state, acme.mailbox.state_reason, acme.mailbox.legal_hold) == ("no-login", "left", True)
+    elsewhere = said(boss, path, values | {"new_address": "an@globex.test"})
+    nowhere = said(boss, path, values | {"new_address": "an@nowhere.test"})
+    assert "globex.test is not hosted here" in elsewhere
+    assert "nowhere.test is not hosted here" in nowhere
+    provisioning.close_mailbox(acme.mailbox)
+    assert "Now open: 1" in act(boss, Mailbox, "reopen", acme.mailbox)
+    event = AuditEvent.objects.latest("pk")
+    boss_id = User.objects.get(email="boss@acme.test").pk
+    assert (event.action, event.through, event.user_id) == ("mailbox.reopened", "admin", boss_id)
+
+
+def test_a_domain_admin_holds_no_mailbox(acme: Customer) -> None:
+    head = signed_in(
+        provisioning.add_staff(
+            "h@acme.test", password=None, tenant=acme.tenant, role="domain-admin", domains=[acme.domain]
+        )
+    )
+    path = url(Mailbox, "change", acme.mailbox.pk)
+    assert 'name="legal_hold"' not in page(head, path)
+    assert "was changed" in said(head, path, {"state": "active", "legal_hold": "on", "name": "An"})
+    acme.mailbox.refresh_from_db()
+    assert (acme.mailbox.legal_hold, acme.mailbox.name) == (False, "An")
+
+
+def test_a_domain_is_changed_closed_and_reopened(boss: Client, operator: Client, acme: Customer) -> None:
+    path = url(Domain, "change", acme.domain.pk)
+    assert "_mailhost.acme.test" in page(boss, path)
+    assert "was changed" in said(boss, path, {"external_id": "d-1", "subaddress": "-", "max_mailboxes": "7"})
+    acme.domain.refresh_from_db()
+    assert (acme.domain.external_id, acme.domain.subaddress) == ("d-1", "-")
+    assert limits.of(acme.domain).max_mailboxes is None
+    assert "was changed" in said(operator, path, {"external_id": "d-1", "subaddress": "-", "max_mailboxes": "7"})
+    assert limits.of(acme.domain).max_mailboxes == 7
+    assert "Closed: acme.test." in said(boss, url(Domain, "delete", acme.domain.pk), {"post": "yes"})
+    assert not Mailbox.objects.open().exists()
+    assert "Now open: 1" in act(boss, Domain, "reopen", acme.domain)
+    assert "was added" in said(boss, url(Domain, "add"), {"tenant": acme.tenant.pk, "name": "acme.example"})
+    assert Domain.objects.get(name="acme.example").state == "pending"
+
+
+# --- What is shown once --------------------------------------------------------------------------------------------
+
+
+def test_an_app_password_is_shown_once_and_revoked(boss: Client, acme: Customer, globex: Customer) -> None:
+    values = {"mailbox": acme.mailbox.pk, "name": "phone", "scopes": ["pop3"], "allowed_networks": "192.0.2.0/24"}
+    shown = said(boss, url(AppPassword, "add"), values)
+    [text] = re.findall(r'id="shown-once">([^<]+)<', shown)
+    made = AppPassword.objects.get()
+    assert bytes(made.digest) == app_passwords.digest(text)
+    assert made.allowed_networks == ["192.0.2.0/24"]
+    for path in (url(AppPassword, "changelist"), url(AppPassword, "change", made.pk)):
+        assert text not in page(boss, path)
+    theirs = said(boss, url(AppPassword, "add"), values | {"mailbox": globex.mailbox.pk})
+    assert "not one of the available choices" in theirs
+    assert "is not a network" in said(boss, url(AppPassword, "add"), values | {"allowed_networks": "home"})
+    assert "Revoked: phone." in said(boss, url(AppPassword, "delete", made.pk), {"post": "yes"})
+    made.refresh_from_db()
+    assert made.revoked_at
+
+
+def test_a_token_is_shown_once_and_no_stronger_than_its_maker(boss: Client, acme: Customer, globex: Customer) -> None:
+    values = {"name": "billing", "role": "tenant-admin", "scopes": "mailboxes:read", "requests_per_minute": "60"}
+    shown = said(boss, url(ApiToken, "add"), values | {"tenant": globex.tenant.pk})
+    [text] = re.findall(r'id="shown-once">([^<]+)<', shown)
+    token = ApiToken.objects.get()
+    assert tokens.is_text_of(token, text)
+    assert (token.tenant, token.scopes) == (acme.tenant, ["mailboxes:read"])
+    assert "not one of the available choices" in said(boss, url(ApiToken, "add"), values | {"role": "operator"})
+    assert "has no scope" in said(boss, url(ApiToken, "add"), values | {"scopes": "resellers:write"})
+    act(boss, ApiToken, "delete_selected", token, post="yes")
+    token.refresh_from_db()
+    assert token.revoked_at
+
+
+def test_a_webhook_s_secret_is_shown_once_and_what_was_sent_is_sent_again(
+    rows: "Rows", boss: Client, acme: Customer, globex: Customer
+) -> None:
+    shown = said(boss, url(Webhook, "add"), {"url": "https://hooks.example/", "events": ["mailbox.created"]})
+    [secret] = re.findall(r'id="shown-once">([^<]+)<', shown)
+    webhook = Webhook.objects.get(url="https://hooks.example/")
+    assert (webhook.tenant, webhook.secret, webhook.events) == (acme.tenant, secret, ["mailbox.created"])
+    assert "begins with https" in said(boss, url(Webhook, "add"), {"url": "http://hooks.example/"})
+    assert secret not in page(boss, url(Webhook, "change", webhook.pk))
+    assert "was changed" in said(boss, url(Webhook, "change", webhook.pk), {"url": "https://hooks.example/2"})
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.events) == (False, [])
+    [again] = re.findall(r'id="shown-once">([^<]+)<', act(boss, Webhook, "rotate", webhook))
+    assert again != secret
+    ours, theirs = (rows[WebhookDelivery][slug] for slug in ("acme", "globex"))
+    WebhookDelivery.objects.update(state="failed")
+    assert "To be sent again: 1." in act(boss, WebhookDelivery, "replay", ours, theirs)
+    assert set(WebhookDelivery.objects.filter(state="pending")) == {ours}
+    assert "Removed" in said(boss, url(Webhook, "delete", webhook.pk), {"post": "yes"})
+
+
+# --- CSV -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_looked_at_first_and_then_imported(boss: Client, acme: Customer, globex: Customer) -> None:
+    path = reverse("admin:accounts_mailbox_import")
+    text = "address;password;quota\r\nbinh@acme.test;secret;10M\r\nan@acme.test;;5M\r\n"
+    shown = said(boss, path, {"file": upload(text)})
+    assert "It would be: 1 added, 0 changed, 1 left as they are." in shown
+    assert Mailbox.objects.count() == 2
+    [content] = re.findall(r'name="content" value="([^"]+)"', shown)
+    values = {"content": content, "apply": "Import", "update": "on"}
+    assert "Imported: 1 added, 1 changed, 0 left as they are." in said(boss, path, values)
+    assert authenticate(username="binh@acme.test", password="secret")
+    bad = said(boss, path, {"file": upload("address,quota\nx@globex.test,much\ny@globex.test,1M\n")})
+    assert "Nothing can be done" in bad
+    assert "globex.test is not hosted here" in bad
+    assert 'name="content"' not in bad
+    assert "choose a file" in said(boss, path, {"apply": "Import"})
+    assert "send the file again" in said(boss, path, {"apply": "Import", "content": "x"})
+    assert "no column" in said(boss, path, {"file": upload("address,nonsense\n")})
+    many = "".join(f"u{number}@acme.test,secret\n" for number in range(2001))
+    assert "at most 2000 passwords" in said(boss, path, {"file": upload(many)})
+    assert "more than 1 MB" in said(boss, path, {"file": upload("x" * (2**20 + 1))})
+    aliases = reverse("admin:accounts_alias_import")
+    shown = said(boss, aliases, {"file": upload("address,targets\nsales@acme.test,an@acme.test\n")})
+    [content] = re.findall(r'name="content" value="([^"]+)"', shown)
+    assert "Imported: 1 added" in said(boss, aliases, {"content": content, "apply": "Import"})

@@ -166,7 +166,7 @@ def test_domains_and_mailbox_of_a_token_are_its_tenants(acme: Customer, globex: 
 
 def test_the_more_a_role_may_the_stronger_it_is() -> None:
     """Else a token could make one that may what itself may not."""
-    for maker, roles in tokens._MAKES.items():
+    for maker, roles in permissions.MAKES.items():
         for role in roles:
             for resource, verbs in permissions.TABLE.items():
                 for verb, may in verbs.items():
