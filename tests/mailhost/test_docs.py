@@ -15,20 +15,19 @@ from accounts.events import KINDS
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 README = (PROJECT / "README.md").read_text()
+GUIDE = (PROJECT / "docs/api.md").read_text()
 
 
 def test_the_readme_names_all_settings_and_no_others() -> None:
-    read = set(
-        re.findall(r'"((?:MAILHOST_\w+|DATABASE_URL|REDIS_URL))"', (PROJECT / "mailhost/settings.py").read_text())
-    )
+    source = (PROJECT / "mailhost/settings.py").read_text()
+    read = set(re.findall(r'"(MAILHOST_\w+|DATABASE_URL|REDIS_URL)"', source))
     rows = re.findall(r"^\| (`[A-Z].*?) \|", section("Settings"), re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == read
 
 
 def test_the_readme_names_all_commands_and_no_others() -> None:
-    ours = {
-        name for name, app in get_commands().items() if app in ("accounts", "mailstore", "lmtp", "pop3", "mailhost")
-    }
+    apps = ("accounts", "mailstore", "lmtp", "pop3", "mailhost")
+    ours = {name for name, app in get_commands().items() if app in apps}
     rows = re.findall(r"^\| (`[a-z].*?) \|", section("Commands").partition("manage.py …")[2], re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([a-z0-9]+)", row)}
     djangos = {"createsuperuser", "changepassword"}
@@ -50,26 +49,34 @@ def test_the_integrators_guide_names_no_address_that_there_is_not() -> None:
     there = {
         (method.upper(), re.sub(r"{\w+}", "*", path)) for path, operations in described.items() for method in operations
     }
-    named = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`?]*)", (PROJECT / "docs/api.md").read_text())
+    named = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`?]*)", GUIDE)
     assert len(named) > 15
     assert {(method, "/api/v1" + re.sub(r"\b[A-Z]+\b", "*", path)) for method, path in named} <= there
 
 
+def test_the_typed_client_is_made_of_what_the_description_has() -> None:
+    described = json.loads((PROJECT / "docs/openapi.json").read_text())
+    operations = {each.get("operationId") for path in described["paths"].values() for each in path.values()}
+    [imports] = re.findall(r"```python\n(from mailhost_client import.*?)\n\n", GUIDE, re.DOTALL)
+    assert set(re.findall(r"mailhost_client\.api\.\w+ import (\w+)", imports)) <= operations
+    [models] = re.findall(r"mailhost_client\.models import (.*)", imports)
+    assert set(models.split(", ")) <= set(described["components"]["schemas"])
+
+
 def test_the_tests_that_conformance_names_are_there() -> None:
     named = set(re.findall(r"`(test_\w+)`", (PROJECT / "docs/conformance.md").read_text()))
-    there = {
-        name for path in (PROJECT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
-    }
+    sources = [path.read_text() for path in (PROJECT / "tests").rglob("*.py")]
+    there = {name for source in sources for name in re.findall(r"def (test_\w+)", source)}
     assert named <= there
 
 
 def test_the_integrators_guide_names_all_events() -> None:
-    table = (PROJECT / "docs/api.md").read_text().partition("| events |")[2].partition("\n\n")[0]
+    table = GUIDE.partition("| events |")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+\.\w+)`", table)) == set(KINDS)
 
 
 def test_the_example_of_receiving_webhooks_tells_ours_from_others() -> None:
-    [source] = re.findall(r"```python\n(import base64.*?)```", (PROJECT / "docs/api.md").read_text(), re.DOTALL)
+    [source] = re.findall(r"```python\n(import base64.*?)```", GUIDE, re.DOTALL)
     example: dict[str, object] = {}
     exec(source, example)
     is_genuine = example["is_genuine"]
