@@ -2,20 +2,32 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import update_last_login
 from django.http import HttpRequest
 
-from accounts import scope
+from accounts import clients, scope, signing_in
+from accounts.authentication import Busy
 from accounts.models import User
+from accounts.signing_in import WrongPassword
+from accounts.throttle import TooManyFailures
 
 
 class Backend(ModelBackend):
-    """Django's own, which looks among everybody."""
+    """Django's own, which looks among everybody, and refuses as late and as often as POP3 does."""
 
-    def authenticate(self, request: HttpRequest | None, *args: Any, **credentials: Any) -> Any:
-        with scope.whole_host():
-            return super().authenticate(request, *args, **credentials)
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **more: Any
+    ) -> Any:
+        login = username if username is not None else more.get(User.USERNAME_FIELD)
+        if login is None or password is None:
+            return None
+        client = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES) if request else None
+        try:
+            return signing_in.verify(login, password, client=client).user
+        except (WrongPassword, TooManyFailures, Busy):
+            return None
 
     def get_user(self, user_id: int) -> Any:
         with scope.whole_host():

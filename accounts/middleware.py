@@ -12,6 +12,8 @@ from accounts.principals import Through
 SCOPED: Final[dict[str, Through]] = {"/admin/": "admin"}
 """By the beginning of the path, what is asked through. The API enters its scope itself, once it knows the token."""
 
+_SIGNING_IN: Final = "/admin/login/"  # takes seconds, and finds out itself who somebody is: no transaction waits for it
+
 
 class WithinScope:
     """Middleware that answers a request in one transaction, in the scope of whoever has signed in.
@@ -24,7 +26,7 @@ class WithinScope:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         for prefix, through in SCOPED.items():
-            if request.path_info.startswith(prefix):
+            if request.path_info.startswith(prefix) and request.path_info != _SIGNING_IN:
                 return self._answer(request, through)
         return self._get_response(request)
 
