@@ -94,6 +94,20 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A port's number."""
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", text) or int(text) > 65535:
+        raise ValueError("it must be a port from 1 to 65535")
+    return int(text)
+
+
+def web_address(text: str) -> str:
+    """`https://host` or `http://host:port`, and nothing after it."""
+    if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", text):
+        raise ValueError("it must be such as https://mail.example.com, without anything after it")
+    return text
+
+
 def optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
     """A parser that takes what `parse` does, or nothing."""
     return lambda text: parse(text) if text else None

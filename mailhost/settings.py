@@ -6,6 +6,7 @@ import socket
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import ProgrammingError
@@ -96,6 +97,16 @@ MAILHOST_PRIVATE_TARGETS = env.read("MAILHOST_PRIVATE_TARGETS", "off", env.switc
 MAILHOST_IMPORTS = env.read("MAILHOST_IMPORTS", "2", env.positive)
 MAILHOST_HTTP_PROXIES = env.read("MAILHOST_HTTP_PROXIES", "", env.networks)
 
+# --- What people outside are told: where the web is, and what mail programs are to connect to ------
+
+# Such as https://mail.example.com, if that is not what requests say: behind a proxy that does TLS.
+MAILHOST_PUBLIC_URL = env.read("MAILHOST_PUBLIC_URL", "", env.optional(env.web_address))
+MAILHOST_PUBLIC_NAME = env.read("MAILHOST_PUBLIC_NAME", MAILHOST_HOSTNAME, str)
+MAILHOST_PUBLIC_POP3S = env.read("MAILHOST_PUBLIC_POP3S", str(MAILHOST_POP3S.port), env.port)
+MAILHOST_PUBLIC_POP3 = env.read("MAILHOST_PUBLIC_POP3", str(MAILHOST_POP3.port), env.port)
+# The server that others run for sending, with TLS from the start; without it nobody is told of one.
+MAILHOST_PUBLIC_SMTP = env.read("MAILHOST_PUBLIC_SMTP", "", env.optional(env.address))
+
 # The role of the database that this process works as (accounts.database_roles). Commands are the tables' owner.
 MAILHOST_DATABASE_ROLE = env.read(
     "MAILHOST_DATABASE_ROLE", "", env.one_of("", "mailhost_web", "mailhost_listener", "mailhost_worker")
@@ -161,6 +172,7 @@ ALLOWED_HOSTS = [
     "127.0.0.1",
     "[::1]",
     MAILHOST_HOSTNAME,
+    *([urlsplit(MAILHOST_PUBLIC_URL).hostname or ""] if MAILHOST_PUBLIC_URL else []),
 ]
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -179,6 +191,8 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "mailhost.health.Probes",
+    "accounts.pages.headers.Headers",
+    "accounts.autoconfig.Autoconfig",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -234,6 +248,9 @@ STATIC_ROOT = MAILHOST_DATA / "static"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = (MAILHOST_PUBLIC_URL or "").startswith("https://")
+CSRF_TRUSTED_ORIGINS = [MAILHOST_PUBLIC_URL] if MAILHOST_PUBLIC_URL else []
 REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "accounts.api.schema.Schema",
     "EXCEPTION_HANDLER": "accounts.api.problems.handler",

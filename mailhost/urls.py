@@ -15,8 +15,10 @@ admin.site.site_url = None  # there is no other site to view
 
 # /healthz and /readyz are answered before any of these (mailhost.health.Probes).
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", RedirectView.as_view(pattern_name="owner-overview")),
     path("favicon.ico", lambda request: HttpResponse(status=204)),  # there is none, and browsers always ask
+    path("me/", include("mailstore.pages.urls")),
+    path("me/", include("accounts.pages.urls")),
     path("admin/", admin.site.urls),
     path("api/openapi.json", pages.description),
     path("api/docs/", pages.docs),

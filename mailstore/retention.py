@@ -36,6 +36,14 @@ class Moved(NamedTuple):
         return Moved(self.messages + messages, self.octets + octets, self.mailboxes + 1)
 
 
+def kept_for(mailbox: Mailbox, *, default: timedelta) -> timedelta:
+    """How long what is removed from a mailbox can be restored: as itself says, its tenant, or else the host."""
+    for own in (mailbox.retention, mailbox.tenant.retention):
+        if own is not None:
+            return own
+    return default
+
+
 def removed_in(session: MaildropSession) -> MessageQuerySet:
     """The messages that a session removed: restored, they undo it."""
     return Message.objects.filter(mailbox=session.mailbox_id, expunged_in=session.pk)

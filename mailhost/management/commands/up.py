@@ -221,7 +221,7 @@ class _Watch:
             "",
             "Mailhost is running. Ctrl-C stops it.",
             "",
-            f"  Admin  http://{self._addresses['MAILHOST_HTTP']}/admin/",
+            f"  Web    http://{self._addresses['MAILHOST_HTTP']}/me/ (mailboxes' owners), /admin/ (administration)",
             f"  POP3   {pop3} (plain and STLS), {pop3s} (TLS)",
             f"  LMTP   {self._addresses['MAILHOST_LMTP']}",
             f"  Data   {settings.MAILHOST_DATA}",

@@ -1,0 +1,131 @@
+"""The main path of a mailbox's owner in a real browser, at a desk and on a telephone; without JavaScript of ours.
+
+With SCREENSHOTS=directory the pages are kept as pictures.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts import app_passwords
+from accounts.models import Mailbox
+from mailstore.models import Message
+from tests.fixtures import PASSWORD, Customer
+from tests.mailstore.rows import add_listener, add_message, add_session
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@contextmanager
+def browser(width: int, height: int) -> Iterator[Any]:
+    """A page, of which nothing may go wrong unseen: no error on its console, no resource of others."""
+    said: list[str] = []
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = chromium.new_page(viewport={"width": width, "height": height})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        yield page
+        chromium.close()
+    assert [line for line in said if "403" not in line] == []  # a wrong password is one
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_an_owner_gets_back_what_a_device_took(acme: Customer, live_server: Any, width: int, height: int) -> None:
+    mailbox = acme.mailbox
+    Mailbox.objects.filter(pk=mailbox.pk).update(name="Nguyễn Văn An", quota_octets=20_000)
+    device, _ = app_passwords.create(mailbox, name="Outlook office")
+    began = timezone.now() - timedelta(hours=3)
+    session = add_session(
+        mailbox, add_listener("pop3"), client_address="192.0.2.7", app_password_id=device.pk, started_at=began,
+        ended_at=began + timedelta(seconds=9), end="quit", fetched=3, expunged=3,
+    )  # fmt: skip
+    for subject in ("Họp nhóm chiều thứ Năm", "Stock at the end of the month", "<script>alert(1)</script>" + "x" * 90):
+        add_message(mailbox, subject=subject, sender="Bình <binh@example.com>", expunged_in=session)
+    add_message(mailbox, subject="Still here")
+
+    with browser(width, height) as page:
+        look = _look(page, width)
+        page.goto(f"{live_server.url}/")
+        page.get_by_label("Address").fill("an@acme.test")
+        page.get_by_label("Password").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        assert "not the password" in page.get_by_role("alert").inner_text()
+        look("sign-in")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.keyboard.press("Enter")
+
+        page.get_by_role("heading", name="Hello, Nguyễn Văn An", level=1).wait_for()
+        look("overview")
+        page.get_by_role("link", name="Who fetched my mail").click()
+        look("sessions")
+        page.get_by_role("link", name="Outlook office").click()
+        look("session")
+        page.get_by_role("button", name="Bring all 3 messages back").click()
+        assert "3 messages are back" in page.get_by_role("status").inner_text()
+
+        page.get_by_role("link", name="Removed mail").click()
+        look("removed")
+        page.get_by_role("link", name="Devices").click()
+        page.get_by_label("Name of the device").fill("Telephone")
+        page.get_by_role("button", name="Make a password").click()
+        assert page.locator(".secret").inner_text().count("-") == 3
+        look("devices")
+        page.get_by_role("button", name="Revoke Telephone").click()
+        assert "Telephone cannot sign in" in page.get_by_role("status").inner_text()
+
+        page.get_by_role("link", name="Set up a program").click()
+        page.get_by_text("fetchmail", exact=True).click()
+        look("set-up")
+        page.get_by_role("button", name="Show a code").click()
+        assert page.locator("img.code").evaluate("image => image.complete && image.naturalWidth > 0")
+        look("link")
+
+        page.get_by_role("link", name="Password").click()
+        page.get_by_label("Current password").fill(PASSWORD)
+        page.get_by_label("New password", exact=True).fill("correct horse battery")
+        page.get_by_label("New password, again").fill("correct horse battery")
+        look("password")
+        page.get_by_role("button", name="Change it").click()
+        assert "Your password is changed" in page.get_by_role("status").inner_text()
+        page.get_by_role("link", name="Download").click()
+        look("export")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download").click()
+        assert Path(download.value.path()).read_bytes().count(b"\nSubject: x") == 4
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("heading", name="Sign in to your mailbox", level=1).wait_for()
+
+    assert Message.objects.in_maildrop(mailbox).count() == 4
+
+
+def _look(page: Any, width: int) -> Callable[[str], None]:
+    pictures = os.environ.get("SCREENSHOTS")
+
+    def look(name: str) -> None:
+        """Nothing sticks out, and every field has a name."""
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        fields = page.locator("input:visible, select:visible, button:visible")
+        for field in fields.all():
+            assert field.evaluate("field => field.labels?.length || field.ariaLabel || field.innerText.trim()"), name
+        assert page.locator("main h1").count() == 1
+        if pictures:
+            page.screenshot(path=f"{pictures}/{name}-{width}.png", full_page=True)
+
+    return look
