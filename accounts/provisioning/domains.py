@@ -52,7 +52,8 @@ def add_domain(
             if domain.closed_at:
                 raise DomainTaken(f"{host} was closed: reopen it")
             return domain, False
-        if tenant.closed_at:
+        held = Tenant.objects.select_for_update(no_key=True).filter(pk=tenant.pk, closed_at=None)
+        if held.first() is None:
             raise BadValue(f"{tenant} is closed", field="tenant")
         try:
             with transaction.atomic():

@@ -77,6 +77,8 @@ def set_role(user: User, role: str) -> None:
         changes = values.changed(user, {"role": role, "is_staff": role != Role.MEMBER})
         if changes:
             values.write(User.objects.filter(pk=user.pk), changes)
+            if role != Role.DOMAIN_ADMIN:
+                DomainAdmin.objects.filter(user=user).delete()
             audit.record("login.changed", user, changes)
     user.refresh_from_db()
 

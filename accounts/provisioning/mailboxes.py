@@ -204,7 +204,8 @@ def close_mailbox(mailbox: Mailbox) -> None:
 def reopen_mailbox(mailbox: Mailbox) -> None:
     """Undo `close_mailbox`, with all its mail and its password.
 
-    Raises `UnknownMailbox` where it was purged meanwhile, `UnknownDomain`, `AddressTaken`, `LimitReached`.
+    Raises `UnknownMailbox` where it was purged meanwhile or is about to be, `UnknownDomain`, `AddressTaken`,
+    `LimitReached`.
     """
     with transaction.atomic():
         refuse_alias_domain(lock_domain(mailbox.address))
@@ -212,6 +213,8 @@ def reopen_mailbox(mailbox: Mailbox) -> None:
         if row is None:
             raise UnknownMailbox(f"{mailbox} was purged")
         if row.closed_at is not None:
+            if row.retention == timedelta(0):
+                raise UnknownMailbox(f"{row} is being removed for good")
             holder = holders([row.address]).get(row.address)
             is_alias = Alias.objects.filter(address=row.address).exists()  # also of somebody who is closed himself
             if is_alias or not isinstance(holder, InQuarantine):

@@ -146,7 +146,9 @@ def close_tenant(tenant: Tenant) -> None:
     with transaction.atomic():
         domains = list(Domain.objects.filter(tenant=tenant, closed_at=None).order_by("pk").select_for_update())
         hold(Mailbox.objects.filter(domain__in=domains))
-        for domain in domains:
+        # Whoever adds a domain holds the tenant: after this it is there, and nobody begins to add another.
+        Tenant.objects.select_for_update(no_key=True).filter(pk=tenant.pk).first()
+        for domain in Domain.objects.filter(tenant=tenant, closed_at=None).order_by("pk"):
             close_domain(domain)
         if Tenant.objects.filter(pk=tenant.pk, closed_at=None).update(closed_at=Now()):
             User.objects.filter(tenant=tenant).update(is_active=False)

@@ -1,8 +1,11 @@
 """The life of mailboxes, domains and tenants: states, new names, closing and coming back."""
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from accounts import principals, provisioning, scope
 from accounts.models import Alias, Domain, Mailbox, Tenant, User
@@ -210,3 +213,37 @@ def test_a_reseller_goes_when_nothing_is_his(acme: Customer) -> None:
     provisioning.remove_reseller(reseller)
     with pytest.raises(provisioning.UnknownReseller):
         provisioning.find_reseller("umbrella")
+
+
+def test_an_erased_mailbox_does_not_come_back(acme: Customer) -> None:
+    provisioning.change_mailbox(acme.mailbox, retention=timedelta(0))
+    provisioning.close_mailbox(acme.mailbox)
+    with pytest.raises(UnknownMailbox, match="removed for good"):
+        provisioning.reopen_mailbox(acme.mailbox)
+
+
+def test_who_is_a_domain_admin_no_more_looks_after_none(acme: Customer) -> None:
+    boss = provisioning.add_staff(
+        "boss@acme.test", password=None, tenant=acme.tenant, role="domain-admin", domains=[acme.domain]
+    )
+    provisioning.set_role(boss, "support")
+    provisioning.set_role(boss, "domain-admin")
+    assert not boss.domains.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_domain_stays_open_in_a_tenant_that_is_closed_meanwhile(acme: Customer) -> None:
+    def add(number: int) -> None:
+        try:
+            provisioning.add_domain(f"d{number}.test", tenant=Tenant.objects.get(pk=acme.tenant.pk))
+        except BadValue:
+            pass
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as threads:
+        adding = [threads.submit(add, number) for number in range(24)]
+        provisioning.close_tenant(acme.tenant)
+        for one in adding:
+            one.result()
+    assert not Domain.objects.filter(tenant=acme.tenant, closed_at=None).exists()
