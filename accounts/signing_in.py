@@ -85,7 +85,7 @@ def _verify(login: str, password: str, client: Address | None, app_scope: str | 
     except TooManyFailures:
         log.warning("sign-in refused unseen, after too many failures: %s from %s", address or "no address", client)
         raise
-    if not desk.wait(desk.check(password, found, attempt)):
+    if not desk.wait(desk.check(password, found, attempt, client)):
         reason = f": app password {found.app_password_id} is {found.why_not}" if found.why_not else ""
         log.info("sign-in failed: %s from %s%s", address or "no address", client, reason)
         raise WrongPassword
@@ -180,13 +180,16 @@ class _Desk:
 
     async def admit(self, address: str, password: str, client: Address | None, found: _Login) -> Attempt:
         """Count the attempt. Raises `TooManyFailures`."""
+        known = found.known or (
+            found.mailbox is None and await self._throttle.remembers(address=address, client=client)
+        )
         try:
-            return await self._throttle.admit(address=address, password=password, client=client, known=found.known)
+            return await self._throttle.admit(address=address, password=password, client=client, known=known)
         except TooManyFailures:
             await throttle.answer_on_tick(delay=0.0)
             raise
 
-    async def check(self, password: str, found: _Login, attempt: Attempt) -> bool:
+    async def check(self, password: str, found: _Login, attempt: Attempt, client: Address | None) -> bool:
         """Whether the password is right. It is refused as late as any. Raises `Busy`."""
         if found.app_password_id is None or found.why_not is not None:
             stored = found.user.password if found.user else None
@@ -195,6 +198,8 @@ class _Desk:
                 await throttle.answer_on_tick(delay=attempt.delay)
                 return False
         await self._throttle.succeeded(attempt)
+        if found.user and found.mailbox is None:
+            await self._throttle.remember(address=str(found.user), client=client)
         return True
 
 

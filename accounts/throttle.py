@@ -103,6 +103,21 @@ class Throttle:
         if attempt.buckets:
             await self._count(lambda counters: counters.add(attempt.buckets, number=-1))
 
+    async def remember(self, *, address: str, client: IPv4Address | IPv6Address | None) -> None:
+        """The client's network signed in by a login without a mailbox, whose networks the database does not keep."""
+        try:
+            await self._shared.remember(_key("signed-in", f"{address} {near(client)}"), _REMEMBERED)
+        except (RedisError, OSError):
+            self._away()
+
+    async def remembers(self, *, address: str, client: IPv4Address | IPv6Address | None) -> bool:
+        """Whether it did so lately."""
+        try:
+            return await self._shared.remembers(_key("signed-in", f"{address} {near(client)}"))
+        except (RedisError, OSError):
+            self._away()
+            return False
+
     async def close(self) -> None:
         """Close the connections to Redis."""
         await self._shared.close()
@@ -124,6 +139,7 @@ class Throttle:
 
 
 _WINDOW: Final = 15 * 60
+_REMEMBERED: Final = 30 * 24 * 3600
 
 
 def _buckets(address: str, client: IPv4Address | IPv6Address | None, *, known: bool) -> list[_Bucket]:
@@ -182,6 +198,14 @@ class RedisCounters:
 
     async def forget(self, key: str) -> None:
         await self._redis.delete(key)
+
+    async def remember(self, key: str, life: int) -> None:
+        """Keep `key` for so many seconds."""
+        await self._redis.set(key, 1, ex=life)
+
+    async def remembers(self, key: str) -> bool:
+        """Whether `key` is kept."""
+        return bool(await self._redis.exists(key))
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -121,3 +121,16 @@ def test_the_admin_counts_too(acme: Customer, client_address: IPv4Address, monke
     assert elsewhere.post(path, {"username": "boss@acme.test", "password": "secret"}).status_code == 302
     staff.refresh_from_db()
     assert staff.last_login
+
+
+def test_staff_is_not_locked_out_where_it_signed_in_before(
+    acme: Customer, verify: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accounts.throttle.LONGEST_DELAY", 0.0)
+    monkeypatch.setattr("accounts.authentication.REFUSED_AFTER", 0.0)
+    staff = provisioning.add_staff("boss@acme.test", password="secret", tenant=acme.tenant)
+    assert verify(staff, "secret").user == staff
+    for guess in range(20):
+        with pytest.raises(WrongPassword):
+            verify(staff, f"guess {guess}")
+    assert verify(staff, "secret").user == staff

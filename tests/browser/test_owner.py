@@ -21,6 +21,7 @@ from tests.fixtures import PASSWORD, Customer
 from tests.mailstore.rows import add_listener, add_message, add_session
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -119,12 +120,14 @@ def _look(page: Any, width: int) -> Callable[[str], None]:
     pictures = os.environ.get("SCREENSHOTS")
 
     def look(name: str) -> None:
-        """Nothing sticks out, and every field has a name."""
+        """Nothing sticks out, every field has a name, and axe finds nothing against accessibility."""
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         fields = page.locator("input:visible, select:visible, button:visible")
         for field in fields.all():
             assert field.evaluate("field => field.labels?.length || field.ariaLabel || field.innerText.trim()"), name
         assert page.locator("main h1").count() == 1
+        found = axe.Axe().run(page).response["violations"]
+        assert [(name, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
         if pictures:
             page.screenshot(path=f"{pictures}/{name}-{width}.png", full_page=True)
 

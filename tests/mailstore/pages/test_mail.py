@@ -7,6 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -120,6 +122,24 @@ def test_long_lists_come_in_pages(acme: Customer) -> None:
         assert text(client.get(path)).count('name="message"') == 50
         assert text(client.get(path, {"page": 2})).count('name="message"') == 1
         assert "Page 2 of 2" in text(client.get(path, {"page": 99}))
+
+
+@pytest.mark.parametrize("name", ["owner-overview", "owner-sessions", "owner-removed", "owner-devices"])
+def test_a_page_asks_no_more_where_there_is_more(acme: Customer, name: str) -> None:
+    client = signed_in(acme.mailbox)
+
+    def asked() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            text(client.get(reverse(name)))
+        return len(queries)
+
+    removed_by(acme.mailbox, 1)
+    app_passwords.create(acme.mailbox, name="Outlook")
+    before = asked()
+    for number in range(4):
+        device, _ = app_passwords.create(acme.mailbox, name=f"Telephone {number}")
+        removed_by(acme.mailbox, 3, app_password_id=device.pk)
+    assert asked() == before < 30
 
 
 def test_an_open_session_is_ended(acme: Customer) -> None:
