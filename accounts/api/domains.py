@@ -15,7 +15,7 @@ from accounts.addresses import BadAddress
 from accounts.api.fields import ExternalId, HasShown, LimitsShown, LimitsWanted, closing, set_limits
 from accounts.api.filters import Flag
 from accounts.api.named import Named
-from accounts.api.problems import Problem, about
+from accounts.api.problems import FieldError, Problem, about
 from accounts.api.serializers import Strict, Text
 from accounts.api.tenants import NameFilters, written
 from accounts.api.views import needs
@@ -164,7 +164,8 @@ class Domains(Named):
 
     def _own_tenant(self) -> Tenant:
         if self.principal.tenant_id is None:
-            raise Problem("invalid", "It must be said whose the domain is.", field="tenant")
+            text = "It must be said whose the domain is."
+            raise Problem("invalid", text, errors=[FieldError("tenant", "required", text)])
         tenant: Tenant = Tenant.objects.get(pk=self.principal.tenant_id)
         return tenant
 

@@ -102,6 +102,12 @@ class Schema(AutoSchema):
                 parameter["schema"] |= bounds
         return parameters
 
+    def _get_request_body(self, direction: Any = "request") -> Any:
+        body = super()._get_request_body(direction)  # type: ignore[no-untyped-call]
+        if body and body["content"].keys() - {"application/json"}:
+            body["required"] = True  # a file is no less of a body for being described by its type alone
+        return body
+
     def _say_who_may(self, operation: dict[str, Any]) -> None:
         view = cast("Resource", self.view)
         roles = permissions.TABLE[view.resource][view.verb]

@@ -15,7 +15,7 @@ from accounts import events, webhooks
 from accounts.api.fields import plural
 from accounts.api.filters import At
 from accounts.api.named import GONE
-from accounts.api.problems import Problem
+from accounts.api.problems import FieldError, Problem
 from accounts.api.serializers import Moment, Strict, Text, Truth, Whole
 from accounts.api.views import Resource, needs
 from accounts.models import Event, Reseller, Tenant, Webhook, WebhookDelivery
@@ -153,7 +153,8 @@ class Webhooks(Resource):
     def _whose(self, tenant: str | None, reseller: str | None) -> tuple[Tenant | None, Reseller | None]:
         """Whose events it gets: by itself, those of all that exists for whoever asks. Raises `Problem`."""
         if tenant and reseller:
-            raise Problem("invalid", "It is of a tenant or of a reseller.", field="reseller")
+            text = "It is of a tenant or of a reseller."
+            raise Problem("invalid", text, errors=[FieldError("reseller", "one-of", text)])
         if tenant:
             return self.named(Tenant, "tenant", slug=tenant), None
         if reseller:

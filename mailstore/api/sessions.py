@@ -9,10 +9,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.api.filters import At
+from accounts.api.filters import At, Flag
 from accounts.api.views import needs
 from mailstore import sessions
-from mailstore.api.within import ADDRESS, Internet, OfMailbox, OfWhom, Searched, Whole, YesNo
+from mailstore.api.within import ADDRESS, Internet, OfMailbox, OfWhom, Searched, Whole
 from mailstore.models import MaildropSession
 
 
@@ -41,11 +41,11 @@ class SessionShown(serializers.ModelSerializer[MaildropSession]):
 class SessionFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has no types
     """What one would look for."""
 
-    open = YesNo(method="is_open")
+    open = Flag(method="is_open")
     end = filters.ChoiceFilter(choices=MaildropSession.End.choices)
     client_address = Internet(help_text="Where the client is.")
     app_password_id = Whole(help_text="The device's.")
-    secure = YesNo(method="is_secure")
+    secure = Flag(method="is_secure")
     since = At(field_name="started_at", lookup_expr="gte")
     until = At(field_name="started_at", lookup_expr="lt")
 
@@ -53,11 +53,11 @@ class SessionFilters(filters.FilterSet):  # type: ignore[misc] # django-filter h
         model = MaildropSession
         fields: ClassVar[list[str]] = []
 
-    def is_open(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
-        return rows.filter(ended_at__isnull=text == "true")
+    def is_open(self, rows: QuerySet[Any], name: str, wanted: bool) -> QuerySet[Any]:
+        return rows.filter(ended_at__isnull=wanted)
 
-    def is_secure(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
-        return rows.filter(secure=text == "true")
+    def is_secure(self, rows: QuerySet[Any], name: str, wanted: bool) -> QuerySet[Any]:
+        return rows.filter(secure=wanted)
 
 
 class AllSessionFilters(OfWhom, SessionFilters):

@@ -10,7 +10,7 @@ from django import forms
 from django.db import OperationalError, connection
 from django.db.models import F, Q, QuerySet
 from django.http import HttpResponseBase
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from rest_framework.request import Request
 
 from accounts import addresses
@@ -113,17 +113,11 @@ class Whole(filters.NumberFilter):  # type: ignore[misc] # django-filter has no 
         super().__init__(*args, **{"min_value": 0, "max_value": MOST, **options})
 
 
+@extend_schema_field({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]})
 class Internet(filters.Filter):  # type: ignore[misc] # django-filter has no types
     """An IPv4 or IPv6 address."""
 
     field_class = forms.GenericIPAddressField
-
-
-class YesNo(filters.ChoiceFilter):  # type: ignore[misc] # django-filter has no types
-    """`true` or `false`, and nothing that could be taken for them."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, choices=[("true", "true"), ("false", "false")], **options)
 
 
 class OfWhom(filters.FilterSet):  # type: ignore[misc] # django-filter has no types

@@ -11,15 +11,25 @@ from pathlib import Path
 
 from pytest_django import DjangoDbBlocker
 
-from accounts import app_passwords, provisioning, webhooks
-from accounts.models import Event, WebhookDelivery
+from accounts import app_passwords, provisioning, tokens, webhooks
+from accounts.models import ApiToken, AppPassword, Event, Webhook, WebhookDelivery
+from mailstore.models import MaildropSession
 from tests import servers
 from tests.accounts.api.programs import token_text
+from tests.accounts.nameserver import name_server
 from tests.mailhost.lineserver.running import eventually
+from tests.mailstore.rows import add_listener, add_message, add_session
 from tests.system import PROJECT, System
 
 PLENTY = 1_000_000
 """Requests per minute: no test is slowed down."""
+
+
+_SETTINGS = {
+    "MAILHOST_DATABASE_ROLE": "mailhost_web",
+    "MAILHOST_FORWARD_SMTP": "127.0.0.1:25",
+    "MAILHOST_HTTP_PROXIES": "127.0.0.1",  # whoever asks says from where
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ def running(blocker: DjangoDbBlocker, *, workers: int = 1) -> Iterator[Web]:
         until_the_end.enter_context(blocker.unblock())
         system = until_the_end.enter_context(System.on(pair, directory))
         until_the_end.enter_context(system.models())
+        names = until_the_end.enter_context(name_server())
         operator, admin = _furnish()
         host, port = system.port()
         options = ["--worker-class=gthread", "--threads=4", "--no-control-socket", "--reuse-port"]
@@ -52,8 +63,7 @@ def running(blocker: DjangoDbBlocker, *, workers: int = 1) -> Iterator[Web]:
         process = subprocess.Popen(
             [*command, *options],
             cwd=PROJECT,
-            env=system.environment
-            | {"MAILHOST_DATABASE_ROLE": "mailhost_web", "MAILHOST_FORWARD_SMTP": "127.0.0.1:25"},
+            env=system.environment | _SETTINGS | {"MAILHOST_DNS_SERVERS": f"127.0.0.1:{names.port}"},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -82,10 +92,19 @@ def _furnish() -> tuple[str, str]:
         provisioning.add_domain(f"{slug}.test", tenant=tenant)
         mailbox, _ = provisioning.add_mailbox(f"an@{slug}.test", password=None, quota_octets=None)
         provisioning.add_alias(f"sales@{slug}.test", mailbox=mailbox)
+        app, _ = app_passwords.create(mailbox, name="phone")
         webhook, _ = webhooks.add("https://example.com/", tenant=tenant, allow_private=False)
+        support = tokens.prefix_of(token_text("support", tenant=tenant))
+        session = add_session(mailbox, add_listener("pop3"))
+        add_message(mailbox)
+        if slug == "example":  # the rows that the description's examples name
+            AppPassword.objects.filter(pk=app.pk).update(id=7)
+            Webhook.objects.filter(pk=webhook.pk).update(id=7)
+            ApiToken.objects.filter(prefix=support).update(prefix="h1pw2gqx")
+            MaildropSession.objects.filter(pk=session.pk).update(id="0b9ed5a0-9a7c-4e0c-9a61-3f5d0f6d2c11")
         event = Event.objects.create(tenant=tenant, kind="mailbox.created", payload={})
-        WebhookDelivery.objects.create(tenant=tenant, webhook=webhook, event=event)
-        app_passwords.create(mailbox, name="phone")
-        token_text("support", tenant=tenant)
+        sent = WebhookDelivery(tenant=tenant, webhook=Webhook.objects.get(tenant=tenant), event=event)
+        sent.pk = 7 if slug == "example" else None
+        sent.save(force_insert=True)
         texts.append(token_text("tenant-admin", tenant=tenant, requests_per_minute=PLENTY))
     return token_text("operator", requests_per_minute=PLENTY), texts[0]

@@ -5,12 +5,14 @@ import pytest
 from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
+from jsonschema_rs import Draft202012Validator as Validator
 
 from accounts import limits, permissions, provisioning
 from accounts.api import problems
 from accounts.api.views import Resource
 from mailhost.management.commands import writedocs
 
+JSON = ("application/json", "application/problem+json")
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -36,6 +38,65 @@ def test_the_description_says_of_each_operation_how_it_ends() -> None:
             if method != "get":
                 assert {"409", "412", "422"} <= statuses
                 assert {"$ref": "#/components/parameters/DryRun"} in operation["parameters"]
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (path, method, operation)
+        for path, operations in described()["paths"].items()
+        for method, operation in operations.items()
+        if method in METHODS
+    ]
+
+
+def has_example(media: dict[str, Any]) -> bool:
+    return "example" in media or bool(media.get("examples"))
+
+
+def test_the_description_says_of_each_operation_what_it_is_for_and_shows_it() -> None:
+    problems = described()["components"]["responses"]
+    ids = [operation["operationId"] for _, _, operation in operations()]
+    assert len(ids) == len(set(ids))
+    for path, method, operation in operations():
+        where = f"{method} {path}"
+        assert operation["summary"].endswith((".", ":")), where
+        assert operation["tags"], where
+        for parameter in operation["parameters"]:
+            assert parameter.get("in") != "path" or parameter["example"], where
+        for kind, media in operation.get("requestBody", {}).get("content", {}).items():
+            assert has_example(media) or kind != "application/json", where
+        succeeds = [status for status in operation["responses"] if status.startswith("2")]
+        assert succeeds, where
+        for status, response in operation["responses"].items():
+            if "$ref" in response:
+                response = problems[response["$ref"].rpartition("/")[2]]
+                assert list(response["content"]) == ["application/problem+json"]
+            for kind, media in response.get("content", {}).items():
+                assert has_example(media) or kind not in ("application/json", "application/problem+json"), (
+                    where,
+                    status,
+                )
+            assert status != "404" or "{" in path or method != "get"
+        assert "404" in operation["responses"] or "{" not in path, where
+
+
+def test_the_examples_are_as_the_description_says() -> None:
+    schema = described()
+    for path, method, operation in operations():
+        media = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        given = [(media, "request")] if media else []
+        given += [
+            (response["content"]["application/json"], status)
+            for status, response in operation["responses"].items()
+            if "application/json" in response.get("content", {})
+        ]
+        for media, what in given:
+            values = (
+                [media["example"]] if "example" in media else [each["value"] for each in media["examples"].values()]
+            )
+            for value in values:
+                wrong = list(Validator({**media["schema"], "components": schema["components"]}).iter_errors(value))
+                assert not wrong, (method, path, what, wrong[0].message)
 
 
 def test_all_references_of_the_description_are_there() -> None:
