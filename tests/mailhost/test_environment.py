@@ -69,6 +69,26 @@ def test_a_socket_path_has_a_limit() -> None:
         env.address("/" + "x" * 107, or_path=True)
 
 
+def test_where_the_web_is() -> None:
+    assert env.web_address("https://mail.example.com") == "https://mail.example.com"
+    assert env.web_address("http://[::1]:8000") == "http://[::1]:8000"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "mail.example.com", "https://mail.example.com/", "ftp://x", "https://x/me", "//x"]
+)
+def test_what_is_no_place_of_the_web_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="such as https"):
+        env.web_address(text)
+
+
+def test_ports() -> None:
+    assert (env.port("1"), env.port("65535")) == (1, 65535)
+    for text in ("", "0", "65536", "x", "-1", "٣"):
+        with pytest.raises(ValueError, match="port from 1"):
+            env.port(text)
+
+
 def test_networks() -> None:
     assert env.networks("10.0.0.0/8, 2001:db8::/32") == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
     assert env.networks("") == ()
