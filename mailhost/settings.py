@@ -165,6 +165,9 @@ MAILHOST_LISTENER_TTL = env.read("MAILHOST_LISTENER_TTL", "90s", env.interval)
 
 # --- Django ----------------------------------------------------------------------------------------
 
+# Of a body that is read into memory: as much as the API takes of JSON, where it says itself how much each may have.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 2**20
+
 DEBUG = False
 ALLOWED_HOSTS = [
     *env.read("MAILHOST_ALLOWED_HOSTS", "", env.words),

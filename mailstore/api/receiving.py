@@ -49,6 +49,9 @@ class Receives(Resource):
     def body_limit(self) -> int:
         return self.largest() + _AROUND if self.is_large else super().body_limit()
 
+    def said(self) -> bytes:
+        return b"" if self.is_large else super().said()  # nothing is read for who may not send it
+
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
             return super().dispatch(request, *args, **kwargs)

@@ -9,6 +9,7 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from accounts import tokens
+from accounts.api.mailboxes import Mailboxes
 from accounts.models import ApiToken, AuditEvent, IdempotencyKey
 from tests.accounts.api.programs import Program, refusal, token_text
 from tests.fixtures import Customer
@@ -65,6 +66,14 @@ def test_a_body_has_a_length_and_is_not_too_long(admin: Program) -> None:
     assert refusal(answer, 413)["code"] == "too-large"
     answer = admin.generic("POST", "/api/v1/tokens/", b"", headers={"Transfer-Encoding": "chunked"})
     assert refusal(answer, 411)["code"] == "length-required"
+
+
+def test_a_body_may_be_as_long_as_its_resource_says(admin: Program, acme: Customer) -> None:
+    items = {"items": [{"address": "binh@acme.test"}], "atomic": True}
+    for padding, status in ((Mailboxes.max_body - 1000, 200), (Mailboxes.max_body, 413)):
+        text = json.dumps(items) + " " * padding
+        answer = admin.generic("POST", "/api/v1/mailboxes/bulk/", text, content_type="application/json")
+        assert answer.status_code == status
 
 
 def test_each_wrong_field_is_named(admin: Program) -> None:

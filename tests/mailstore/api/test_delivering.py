@@ -254,3 +254,10 @@ def test_the_trace_names_an_ipv6_client() -> None:
     for address, shown in [(ip_address("2001:db8::1"), "[IPv6:2001:db8::1]"), (None, "localhost")]:
         line = delivering.received(SYSTEM.via("api", address), host="mail.test", mark="m")
         assert line.startswith(f"Received: from {shown}\r\n\tby mail.test with HTTP id m;\r\n\t".encode())
+
+
+def test_of_who_may_not_deliver_nothing_is_read(acme: Customer) -> None:
+    support = Program(token_text("support", tenant=acme.tenant))
+    large = b"Subject: large\r\n\r\n" + b"x" * 5 * 2**20
+    for headers in ({}, {"Idempotency_Key": "k"}):
+        assert refusal(send(support, large, **headers), 403)["code"] == "not-allowed"
