@@ -50,9 +50,11 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
         "erase": _TENANT,
         "hold": _TENANT,
         "export": _TENANT | {Role.MEMBER},
+        "list-export": _DOMAIN,
     },
     "aliases": {
         "read": _SUPPORT,
+        "list-export": _DOMAIN,
         "create": _DOMAIN,
         "change": _DOMAIN,
         "delete": _DOMAIN,
@@ -119,7 +121,7 @@ MAKES: Final[dict[str, frozenset[str]]] = {
 }
 """By role, the roles of the logins and tokens that it makes, and whose passwords it sets."""
 
-_READING: Final = frozenset({"read", "content", "export"})
+_READING: Final = frozenset({"read", "content", "export", "list-export"})
 
 SCOPES: Final = tuple(
     f"{resource}:{kind}"

@@ -4,18 +4,38 @@ from typing import Any, ClassVar
 
 import django_filters as filters
 from django.db.models import Q, QuerySet
+from django.http import HttpResponseBase
 from django.utils import timezone
 from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
 
 from accounts import addresses, provisioning
 from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
 from accounts.api.filters import At, Flag
 from accounts.api.named import Named
+from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
 from accounts.api.serializers import Moment, Strict, Text, Truth
+from accounts.api.spreadsheets import Spreadsheets, described_export, described_import
 from accounts.api.tenants import written
+from accounts.api.views import needs
 from accounts.models import Alias, Domain, Mailbox
+from accounts.spreadsheets import Table, aliases
+
+MOST_LINES = 2000
+"""Of one file: their domains are held meanwhile, while somebody waits."""
+
+IMPORTED = """\
+address,targets,expires_at
+sales@example.test,an@example.test an@elsewhere.test,
+fair@example.test,an@example.test,2027-01-31T18:00:00Z
+"""
+EXPORTED = """\
+address,targets,expires_at\r
+sales@example.test,an@elsewhere.test an@example.test,\r
+"""
 
 
 class AliasShown(serializers.ModelSerializer[Alias]):
@@ -98,8 +118,12 @@ class AliasFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
         return rows.filter(past) if expired else rows.exclude(past)
 
 
+class AliasExportFilters(AliasFilters):
+    expired = None  # type: ignore[assignment] # those take no mail, and are not exported
+
+
 @written(AliasAdded, AliasWanted, AliasShown)
-class Aliases(Named):
+class Aliases(Named, Spreadsheets):
     """Aliases."""
 
     resource = "aliases"
@@ -151,6 +175,42 @@ class Aliases(Named):
         self.would("remove", f"removes the alias {row}", aliases=1)
         provisioning.remove_alias(row)
 
+    @described_export("aliases_export_csv", EXPORTED)
+    @needs("list-export")
+    @action(
+        detail=False,
+        methods=["get"],
+        url_path="export",
+        pagination_class=None,
+        content_negotiation_class=Anything,
+        filterset_class=AliasExportFilters,
+        extra_parameters=frozenset(AliasExportFilters.base_filters),
+    )
+    def export_file(self, request: Request) -> HttpResponseBase:
+        """All that match and take mail, as a CSV file that the import reads.
+
+        Who took them along is written in the audit. A file that breaks off is not whole.
+        """
+        rows = self._filtered(self.rows()).exclude(expires_at__lte=timezone.now())
+        return self.exported(rows, aliases.write)
+
+    @described_import("aliases_import_csv", IMPORTED)
+    @needs("create")
+    @action(
+        detail=False,
+        methods=["post"],
+        url_path="import",
+        pagination_class=None,
+        extra_parameters=frozenset({"update"}),
+    )
+    def import_file(self, request: Request) -> HttpResponseBase:
+        """Add the aliases of a CSV file, all or none: 422 `bad-rows` says which lines cannot be, and why.
+
+        Columns: address, targets (with blanks between them), expires_at; they need no line that names them. Those that
+        exist stay as they are, unless they are to be updated.
+        """
+        return self.imported(aliases, updating=("change",), most=_few_lines)
+
     def _targets(self, texts: list[str]) -> tuple[list[Mailbox], list[str]]:
         """The mailboxes among them that exist for whoever asks, and the other addresses."""
         names: dict[str, None] = {}
@@ -162,3 +222,8 @@ class Aliases(Named):
         found = Mailbox.objects.visible_to(self.principal).open().filter(address__in=names)
         mailboxes = {mailbox.address: mailbox for mailbox in found}
         return list(mailboxes.values()), [name for name in names if name not in mailboxes]
+
+
+def _few_lines(table: Table) -> None:
+    if len(table) > MOST_LINES:
+        raise Problem("too-large", f"At most {MOST_LINES} aliases are imported at once: send the file in parts.")

@@ -20,15 +20,30 @@ from accounts.api.domains import domain_of
 from accounts.api.fields import ExternalId, Seconds, closing
 from accounts.api.filters import At, Flag
 from accounts.api.named import Named
+from accounts.api.negotiation import Anything
 from accounts.api.problems import Problem, about, of_refusal
 from accounts.api.serializers import Network, Strict, Text, Truth, Whole
+from accounts.api.spreadsheets import Spreadsheets, described_export, described_import
 from accounts.api.tenants import NameFilters, written
 from accounts.api.views import needs
 from accounts.models import Domain, Mailbox
 from accounts.provisioning import bulk
+from accounts.spreadsheets import Table, mailboxes
 
 MOST_ITEMS = 1000
 """Mailboxes of one request."""
+MOST_PASSWORDS = 2000
+"""Of one file: they are hashed while somebody waits."""
+
+IMPORTED = """\
+address,password,password_hash,quota,name
+an@example.test,correct horse battery,,1G,An Example
+binh@example.test,,{SSHA}ODzbSbYbgrHFcSc9WvKqh5sYsWFhYmNk,,
+"""
+EXPORTED = """\
+address,quota,name,external_id,state,state_reason,pop3,allowed_networks,retention\r
+an@example.test,1G,An Example,customer-4711,active,,on,192.0.2.0/24,14d\r
+"""
 
 
 class MailboxShown(serializers.ModelSerializer[Mailbox]):
@@ -165,8 +180,12 @@ class MailboxFilters(NameFilters):
         return rows.filter(quota_octets__gt=0, used_octets__gte=F("quota_octets") * percent / 100)
 
 
+class MailboxExportFilters(MailboxFilters):
+    closed = None  # only open ones are exported
+
+
 @written(MailboxAdded, MailboxWanted, MailboxShown)
-class Mailboxes(Named):
+class Mailboxes(Named, Spreadsheets):
     """Mailboxes. A name stands for the open one; without any, for the one that was closed last."""
 
     resource = "mailboxes"
@@ -292,6 +311,47 @@ class Mailboxes(Named):
         self.would("bulk", ", ".join(f"{count} {what}" for what, count in sorted(counts.items())), **counts)
         return Response({"results": [_told(result) for result in results]})
 
+    @described_export("mailboxes_export_csv", EXPORTED)
+    @needs("list-export")
+    @action(
+        detail=False,
+        methods=["get"],
+        url_path="export",
+        pagination_class=None,
+        content_negotiation_class=Anything,
+        filterset_class=MailboxExportFilters,
+        extra_parameters=frozenset(MailboxExportFilters.base_filters),
+    )
+    def export_file(self, request: Request) -> HttpResponseBase:
+        """All open ones that match, as a CSV file that the import reads; without passwords, and without their hashes.
+
+        Who took them along is written in the audit. A file that breaks off is not whole.
+        """
+        return self.exported(self._filtered(self.listed()), mailboxes.write)
+
+    @described_import("mailboxes_import_csv", IMPORTED)
+    @needs("create")
+    @action(
+        detail=False,
+        methods=["post"],
+        url_path="import",
+        pagination_class=None,
+        extra_parameters=frozenset({"update"}),
+    )
+    def import_file(self, request: Request) -> HttpResponseBase:
+        """Add the mailboxes of a CSV file, all or none: 422 `bad-rows` says which lines cannot be, and why.
+
+        Columns: address, password, password_hash, quota, name, external_id, state, state_reason, pop3,
+        allowed_networks, retention; without a line that names them, address, password, quota. Those that exist stay as
+        they are, unless they are to be updated.
+        """
+        return self.imported(
+            mailboxes,
+            updating=("change", "password"),
+            most=_few_passwords,
+            default_quota=settings.MAILHOST_DEFAULT_QUOTA,
+        )
+
     def _there(self, names: Iterable[str]) -> set[str]:
         """Which of these are the addresses of open mailboxes."""
         found = set()
@@ -313,6 +373,12 @@ _VERBS_OF = {
     "put": ("create", "change", "password"),
     "close": ("delete",),
 }
+
+
+def _few_passwords(table: Table) -> None:
+    if sum(bool(line.cells.get("password")) for line in table) > MOST_PASSWORDS:
+        text = f"At most {MOST_PASSWORDS} passwords are set at once: send the file in parts, or hashes."
+        raise Problem("too-large", text)
 
 
 def _item(said: dict[str, Any], there: set[str]) -> bulk.Item:

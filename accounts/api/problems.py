@@ -16,10 +16,13 @@ from accounts import limits
 from accounts.limits import LimitReached
 from accounts.permissions import NotAllowed
 from accounts.provisioning import REFUSALS
+from accounts.spreadsheets import BadLines
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+MOST_LINE_ERRORS: Final = 1000
+"""Of one answer."""
 TYPES: Final = "/api/problems/"
 """Where each code is explained: the `type` of a problem is this and the code."""
 
@@ -78,7 +81,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "bad-address": Kind(422, "That is no address"),
     "bad-password": Kind(422, "That cannot be a password"),
     "bad-hash": Kind(422, "That is no password hash that we know"),
-    "bad-rows": Kind(422, "Some rows cannot be carried out"),
+    "bad-file": Kind(422, "The file cannot be read"),
+    "bad-rows": Kind(422, "Some rows cannot be carried out, and none was", "See `errors`."),
     "unknown-reseller": Kind(422, "There is no such reseller"),
     "unknown-tenant": Kind(422, "There is no such tenant"),
     "unknown-domain": Kind(422, "The domain is not hosted here"),
@@ -103,6 +107,15 @@ class FieldError(NamedTuple):
     detail: str
 
 
+class LineError(NamedTuple):
+    """What is wrong with one line of a file, and in which of its columns, if in one."""
+
+    line: int
+    field: str
+    code: str
+    detail: str
+
+
 class Problem(Exception):
     """An answer that says what went wrong. `more` stands in the document as it is."""
 
@@ -112,7 +125,7 @@ class Problem(Exception):
         detail: str = "",
         *,
         field: str = "",
-        errors: Iterable[FieldError] = (),
+        errors: Iterable[FieldError | LineError] = (),
         headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
@@ -120,7 +133,7 @@ class Problem(Exception):
         self.code = code
         self.kind = KINDS[code]
         self.detail = detail
-        self.errors = [*errors, *([FieldError(field, code, detail)] if field else [])]
+        self.errors: list[FieldError | LineError] = [*errors, *([FieldError(field, code, detail)] if field else [])]
         self.headers = dict(headers or {})
         self.more = more
 
@@ -169,6 +182,8 @@ def of(error: Exception) -> Problem | None:
     match error:
         case Problem():
             return error
+        case BadLines():
+            return _of_lines(error)
         case NotAllowed():
             return Problem("not-allowed", f"{error}.")
         case exceptions.ValidationError():
@@ -195,10 +210,7 @@ def of(error: Exception) -> Problem | None:
 def of_refusal(error: Exception) -> Problem:
     """The problem that a refusal is: its code is the name of the nearest of its classes that has one."""
     code = next(code for kind in type(error).__mro__ if (code := _kebab(kind.__name__)) in KINDS)
-    field = getattr(error, "field", "")
-    if not field and (rows := getattr(error, "rows", None)):
-        return Problem(code, f"{error}.", errors=[FieldError(f"{row.line}", "refused", row.reason) for row in rows])
-    return Problem(code, f"{error}.", field=field)
+    return Problem(code, f"{error}.", field=getattr(error, "field", ""))
 
 
 def as_markdown() -> str:
@@ -221,6 +233,12 @@ def unknown_address(request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
     """The answer below /api/ where there is nothing."""
     hint = "" if request.path.endswith("/") else " Addresses end with a slash."
     return Problem("not-found", f"There is nothing at this address.{hint}").answer()
+
+
+def _of_lines(refused: BadLines) -> Problem:
+    found = refused.report.problems
+    told = [LineError(line, column, "refused", f"{reason}.") for line, column, reason in found[:MOST_LINE_ERRORS]]
+    return Problem("bad-rows", f"{refused}.", errors=told, errors_total=len(found))
 
 
 _UNSUPPORTED: Final = "unsupported-media-type"

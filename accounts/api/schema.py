@@ -229,13 +229,15 @@ _COMPONENTS: Final[dict[str, dict[str, Any]]] = {
                 "code": {"type": "string", "enum": sorted(KINDS)},
                 "detail": {"type": "string", "description": "What is wrong this time, or what to do."},
                 "errors": {"type": "array", "items": {"$ref": "#/components/schemas/FieldError"}},
+                "errors_total": {"type": "integer", "description": "How many there are, where not all are told."},
             },
         },
         "FieldError": {
             "type": "object",
             "required": ["field", "code", "detail"],
             "properties": {
-                "field": {"type": "string", "description": "Its path in the body, or a parameter."},
+                "field": {"type": "string", "description": "Its path in the body, a parameter, or a column."},
+                "line": {"type": "integer", "description": "Of a file, from 1."},
                 "code": {"type": "string"},
                 "detail": {"type": "string"},
             },
