@@ -14,7 +14,7 @@ MEANT = frozenset({"differs", "one-of", "blank", "null-characters-not-allowed", 
 """What can be wrong with a field although it has the form that the description asks for."""
 
 
-@schemathesis.serializer("message/rfc822", "application/mbox", "application/zip")
+@schemathesis.serializer("message/rfc822", "application/mbox", "application/zip", "text/csv")
 def as_it_is(context: Any, value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode(errors="replace")
 
