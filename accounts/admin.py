@@ -11,9 +11,8 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
-from django.urls import reverse
 
 from accounts import (
     addresses,
@@ -24,6 +23,7 @@ from accounts import (
     principals,
     provisioning,
     quotas,
+    tasks,
     tokens,
     verification,
     webhooks,
@@ -45,7 +45,7 @@ from accounts.models import (
 )
 from accounts.principals import Principal
 from accounts.provisioning import REFUSALS, UnknownDomain, UnknownMailbox
-from accounts.scoped import ReadOnly, Scoped, TenantFilter, links, sees_tenants
+from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, links, sees_tenants
 from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
 
@@ -100,7 +100,8 @@ class ProvisioningForm(forms.ModelForm):  # type: ignore[type-arg] # Django's is
             with transaction.atomic():
                 self.instance = self.write()
         except REFUSALS as refusal:
-            self.add_error(None, f"{refusal}.")
+            field = getattr(refusal, "field", "")
+            self.add_error(field if field in self.fields else None, f"{refusal}.")
 
 
 class Provisioned(Scoped):
@@ -165,14 +166,14 @@ class Provisioned(Scoped):
             return super().delete_view(request, object_id, (extra_context or {}) | words)
         except REFUSALS as refusal:
             self.message_user(request, f"{refusal}.", messages.ERROR)
-            return HttpResponseRedirect(reverse(f"admin:{self.opts.label_lower.replace('.', '_')}_changelist"))
+            return self.to_list()
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.end(obj)
 
     def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
         self.message_user(request, f"{self.ending[1]}: {obj_display}.", messages.SUCCESS)
-        return HttpResponseRedirect(reverse(f"admin:{self.opts.label_lower.replace('.', '_')}_changelist"))
+        return self.to_list()
 
     def _end_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         if not request.POST.get("post"):
@@ -453,6 +454,22 @@ class DomainForm(_Limited):
         return self.instance
 
 
+def _check_dns(page: Scoped, request: HttpRequest, domain: Domain) -> HttpResponseBase:
+    """Show what is looked for; look."""
+    if request.method == "POST":
+        finding = verification.check(domain, tasks.verification_config())
+        said = {
+            verification.Finding.FOUND: ("The record is there.", messages.SUCCESS),
+            verification.Finding.MISSING: ("DNS has no such record.", messages.WARNING),
+            verification.Finding.UNKNOWN: ("DNS does not answer. Nothing is changed.", messages.WARNING),
+        }
+        page.message_user(request, *said[finding])
+        return page.to_row(domain)
+    name, text = verification.record(domain)
+    facts = [("TXT record", name), ("Its text", text), ("State", domain.get_state_display())]
+    return page.asking(request, domain, f"Check DNS for {domain}", facts=facts, button="Check now")
+
+
 @admin.register(Domain)
 class DomainAdmin(_LimitedPage):
     """Domains of tenants."""
@@ -466,6 +483,9 @@ class DomainAdmin(_LimitedPage):
     list_display = ("name", "tenant", "shown_state", "alias_of", "created_at")
     list_filter = ("state", TenantFilter)
     list_select_related = ("tenant", "alias_of")
+    row_pages: ClassVar[list[RowPage]] = [
+        RowPage("check", "Check DNS now", "domains", "check", _check_dns, lambda domain: domain.closed_at is None)
+    ]
     ordering = ("name",)
     search_fields = ("name__startswith",)
     autocomplete_fields = ("tenant", "alias_of")
@@ -754,6 +774,7 @@ class MailboxAdmin(Importing, Provisioned):
     search_fields = ("address__startswith",)
     search_help_text = "The beginning of an address or of an alias, or @ and a domain."
     actions = ("suspend", "resume", "reopen", "delete_selected")
+    row_pages: ClassVar[list[RowPage]] = []
 
     def matching(self, term: str) -> Q:
         if term.startswith("@"):

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Final
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import principals, scope
@@ -127,7 +127,7 @@ class Importing(Scoped):
     def _carry_out(self, request: HttpRequest, report: Report) -> HttpResponse:
         counts = f"{report.created} added, {report.changed} changed, {report.unchanged} left as they are."
         self.message_user(request, f"Imported: {counts}", messages.SUCCESS)
-        return HttpResponseRedirect(reverse(f"admin:{self.opts.label_lower.replace('.', '_')}_changelist"))
+        return self.to_list()
 
 
 def _octets(form: SheetForm) -> bytes:

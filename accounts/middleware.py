@@ -1,10 +1,11 @@
 """The scope of a request: what the database shows and takes while it is answered (accounts.scope)."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, UnreadablePostError
 
 from accounts import clients, scope
 from accounts.principals import Through
@@ -35,6 +36,8 @@ class WithinScope:
         if principal is not None:
             address = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES)
             principal = principal.via(through, address)
+            with suppress(UnreadablePostError):
+                request.POST  # noqa: B018 # read now: no transaction waits for a browser that sends a large file
         return scope.attempt(
             principal, lambda: self._get_response(request), keeps=lambda response: response.status_code < 400
         )

@@ -1,19 +1,22 @@
 """Pages of the admin that show what exists for whoever looks, and nothing else; every page is one of these."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, NamedTuple, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.widgets import AutocompleteSelect
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html_join
 from django.utils.http import urlencode
+from django.views.decorators.http import require_http_methods
 
 from accounts import permissions, principals
 from accounts.models import Role, Tenant
@@ -38,6 +41,22 @@ class Choice(AutocompleteSelect):
         return super().optgroups(name, [text for text in value if _is_key(text, model)], attr)
 
 
+class RowPage(NamedTuple):
+    """A page about one row beside its form, linked from it for whoever may do what stands there.
+
+    `view` answers GET without changing anything, and does it on POST. `applies` says for which rows there is anything
+    to do.
+    """
+
+    name: str
+    """In the URL, and at the end of the URL's name."""
+    title: str
+    resource: str
+    verb: str
+    view: Callable[["Scoped", HttpRequest, Any], HttpResponseBase]
+    applies: Callable[[Any], bool] = lambda row: True
+
+
 class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
     """A page of rows that exist for whoever looks; others do not, in whatever way somebody asks for them.
 
@@ -54,15 +73,13 @@ class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not gene
     list_max_show_all = 0
     view_on_site = False
     narrowed_by: ClassVar[Sequence[str]] = ()
+    row_pages: ClassVar[Sequence[RowPage]] = ()
     resource: ClassVar[str]
     verbs: ClassVar[Mapping[str, str]] = {"view": "read", "add": "create", "change": "change", "delete": "delete"}
 
     def may(self, request: HttpRequest, verb: str) -> bool:
         """Whether whoever looks may do that to what exists for him."""
-        principal = principals.of(request.user)
-        if principal is None or principal.role == Role.MEMBER or verb not in permissions.TABLE[self.resource]:
-            return False
-        return permissions.may(principal, self.resource, verb)
+        return may(request, self.resource, verb)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
@@ -78,6 +95,62 @@ class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not gene
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, self.verbs["delete"])
+
+    def get_urls(self) -> list[Any]:
+        name = self.opts.label_lower.replace(".", "_")
+        return [
+            path(
+                f"<path:object_id>/{page.name}/",
+                self.admin_site.admin_view(require_http_methods(["GET", "POST"])(self._row_view(page))),
+                name=f"{name}_{page.name}",
+            )
+            for page in self.row_pages
+        ] + super().get_urls()
+
+    def _row_view(self, page: RowPage) -> Callable[..., HttpResponseBase]:
+        def view(request: HttpRequest, object_id: str) -> HttpResponseBase:
+            if not (self.has_view_permission(request) and may(request, page.resource, page.verb)):
+                raise PermissionDenied
+            row = self.get_object(request, unquote(object_id))
+            if row is None:
+                nothing: HttpResponseBase = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined] # Django's own way to say it
+                return nothing
+            if not page.applies(row):
+                self.message_user(request, f"{page.title}: that cannot be done with it as it is.", messages.WARNING)
+                return self.to_row(row)
+            return page.view(self, request, row)
+
+        return view
+
+    def to_row(self, row: Any) -> HttpResponseRedirect:
+        """Go to a row's form."""
+        return HttpResponseRedirect(reverse(self._url("change"), args=[quote(row.pk)]))
+
+    def to_list(self) -> HttpResponseRedirect:
+        """Go to the list."""
+        return HttpResponseRedirect(reverse(self._url("changelist")))
+
+    def asking(self, request: HttpRequest, row: Any, title: str, **context: Any) -> HttpResponse:
+        """A page about one row that says what would be done, and asks.
+
+        `facts` are pairs of a name and what it is, `refusals` sentences; `form` is asked for, `kept` are values that
+        come along, and `button` is what does it.
+        """
+        context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "object": row}
+        context["back"] = reverse(self._url("change"), args=[quote(row.pk)])
+        return TemplateResponse(request, "admin/accounts/asking.html", context)
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        row = kwargs.get("obj")
+        context["row_pages"] = [
+            (page.title, reverse(self._url(page.name), args=[quote(row.pk)]))
+            for page in self.row_pages
+            if row is not None and page.applies(row) and may(request, page.resource, page.verb)
+        ]
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _url(self, view: str) -> str:
+        return f"admin:{self.opts.label_lower.replace('.', '_')}_{view}"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return _visible(self.model, request).order_by(*self.get_ordering(request))
@@ -187,6 +260,14 @@ def _is_key(text: str, model: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def may(request: HttpRequest, resource: str, verb: str) -> bool:
+    """Whether whoever looks may do that here. The owner of a mailbox may do nothing."""
+    principal = principals.of(request.user)
+    if principal is None or principal.role == Role.MEMBER or verb not in permissions.TABLE[resource]:
+        return False
+    return permissions.may(principal, resource, verb)
 
 
 def is_operator(request: HttpRequest) -> bool:

@@ -1,29 +1,39 @@
-"""The admin of the mail: what became of each message, and who fetched it. It shows no content."""
+"""The admin of the mail: what became of each message, who fetched it, what is brought along. It shows no content."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
+from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import BooleanField, Count, ExpressionWrapper, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.timezone import localtime
 
 from accounts import quotas
-from accounts.admin import MAILBOX_PAGES
-from accounts.scoped import ReadOnly, TenantFilter, is_operator, links
-from mailstore import retention
-from mailstore.models import Listener, MaildropSession, Message
+from accounts.admin import MAILBOX_PAGES, DomainAdmin, MailboxAdmin, Provisioned, ProvisioningForm
+from accounts.provisioning import BadValue, StillInUse
+from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, is_operator, links
+from mailstore import retention, row_pages, sessions
+from mailstore.importing import jobs
+from mailstore.models import ImportJob, Listener, MaildropSession, Message
 from mailstore.quota import QuotaExceeded
 
 MAILBOX_PAGES.extend(
     [
         ("Messages", "admin:mailstore_message_changelist"),
         ("Sessions", "admin:mailstore_maildropsession_changelist"),
+        ("Imports", "admin:mailstore_importjob_changelist"),
     ]
 )
+MailboxAdmin.row_pages.extend(row_pages.OF_MAILBOXES)
+DomainAdmin.row_pages.extend(row_pages.OF_DOMAINS)
 
 
 class PresenceFilter(admin.SimpleListFilter):
@@ -156,6 +166,7 @@ class MaildropSessionAdmin(ReadOnly):
     narrowed_by = ("mailbox__id__exact", "listener__id__exact")
     search_fields = ("mailbox__address__startswith",)
     search_help_text = "The beginning of the mailbox's address."
+    actions = ("end",)
     readonly_fields = ("how_ended", "pages")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -163,6 +174,14 @@ class MaildropSessionAdmin(ReadOnly):
         return (
             "mailbox", "client_address", "secure", *where, "started_at", "how_ended", "fetched", "expunged", "pages",
         )  # fmt: skip
+
+    def has_end_permission(self, request: HttpRequest) -> bool:
+        """For the action."""
+        return self.may(request, "end")
+
+    @admin.action(permissions=["end"], description="End the session; nothing it marked is removed")
+    def end(self, request: HttpRequest, queryset: QuerySet[MaildropSession]) -> None:
+        self.message_user(request, f"Ended: {sessions.end(queryset)}.", messages.SUCCESS)
 
     @admin.display(description="ended")
     def how_ended(self, session: MaildropSession) -> str:
@@ -175,6 +194,214 @@ class MaildropSessionAdmin(ReadOnly):
         return links(
             [("Messages that it removed", "admin:mailstore_message_changelist")], expunged_in__id__exact=session.pk
         )
+
+
+# --- What is brought along -----------------------------------------------------------------------------------------
+
+_OPEN: Final = (ImportJob.State.WAITING, ImportJob.State.RUNNING)
+_RELOADED: Final = 5  # seconds after which a page about an import that has not ended is shown again
+_PASSWORD: Final = forms.PasswordInput(attrs={"autocomplete": "off"})
+
+
+class ImportJobAddForm(ProvisioningForm):
+    port = forms.IntegerField(required=False, min_value=1, max_value=65535, help_text="Empty: the protocol's.")
+    security = forms.ChoiceField(choices=[("tls", "TLS"), ("starttls", "STARTTLS"), ("none", "none")])
+    password = forms.CharField(
+        required=False,
+        strip=False,
+        max_length=1000,
+        widget=_PASSWORD,
+        help_text="Kept encrypted until the import ends.",
+    )
+    file = forms.FileField(
+        required=False, help_text="An mbox, or a zip with a Maildir or .eml files; of a server: none."
+    )
+
+    class Meta:
+        model = ImportJob
+        fields = ("mailbox", "source", "host", "login", "folder", "uidl_format")
+
+    def write(self) -> ImportJob:
+        values = {name: value for name, value in self.cleaned_data.items() if name != "file"}
+        mailbox = values.pop("mailbox")
+        if mailbox.closed_at is not None:
+            raise BadValue("it is closed", field="mailbox")
+        with _told():
+            if values["source"] != ImportJob.Source.UPLOAD:
+                if not settings.MAILHOST_PRIVATE_TARGETS and values["host"]:
+                    jobs.check_public(values["host"])
+                return jobs.start(mailbox, secret=settings.SECRET_KEY, **values)
+            given = {"source": values["source"], "uidl_format": values["uidl_format"], "upload": self._saved()}
+            try:
+                return jobs.start(mailbox, secret=settings.SECRET_KEY, **given)
+            except BaseException:
+                with suppress(OSError):
+                    (_uploads() / given["upload"]).unlink()
+                raise
+
+    def _saved(self) -> str:
+        """The name under which the file is kept for the job. Raises `BadValue`."""
+        file = self.cleaned_data["file"]
+        if file is None:
+            raise BadValue("choose a file", field="file")
+        limit = settings.MAILHOST_MAX_UPLOAD
+        try:
+            return jobs.save_upload(file.chunks(), directory=_uploads(), limit=limit)
+        except jobs.UploadTooLarge:
+            raise BadValue(f"a file has at most {quotas.rounded(limit)} octets here", field="file") from None
+
+
+class _RestartForm(forms.Form):
+    password = forms.CharField(strip=False, max_length=1000, widget=_PASSWORD, help_text="It was forgotten.")
+
+
+def _restart(page: Scoped, request: HttpRequest, job: ImportJob) -> HttpResponseBase:
+    """Ask for the password, if one is needed; go on."""
+    remote = job.source != ImportJob.Source.UPLOAD
+    form = _RestartForm(request.POST or None) if remote else None
+    refusals = []
+    if request.method == "POST" and (form is None or form.is_valid()):
+        try:
+            with _told():
+                jobs.restart(job, form.cleaned_data["password"] if form else "", secret=settings.SECRET_KEY)
+        except (BadValue, StillInUse) as refusal:
+            refusals = [f"{refusal}."]
+        else:
+            page.message_user(request, "It goes on.", messages.SUCCESS)
+            return page.to_row(job)
+    facts = [("Mailbox", job.mailbox), ("From", _whence(job)), ("Login", job.login)][: 3 if remote else 2]
+    return page.asking(
+        request,
+        job,
+        f"Go on with {job}",
+        meaning="What came along before is left out.",
+        facts=facts,
+        form=form,
+        refusals=refusals,
+        button="Go on",
+    )
+
+
+def _cancel(page: Scoped, request: HttpRequest, job: ImportJob) -> HttpResponseBase:
+    if request.method == "POST":
+        jobs.cancel(job)
+        page.message_user(request, "It is cancelled.", messages.SUCCESS)
+        return page.to_row(job)
+    facts = [("Mailbox", job.mailbox), ("From", _whence(job)), ("Imported", job.imported)]
+    return page.asking(
+        request, job, f"Cancel {job}", meaning="What came along stays.", facts=facts, button="Cancel the import"
+    )
+
+
+def _has_ended(job: ImportJob) -> bool:
+    return job.state not in _OPEN
+
+
+@admin.register(ImportJob)
+class ImportJobAdmin(Provisioned):
+    """Mail that is brought along from other servers, or out of a file, in the background."""
+
+    resource = "imports"
+    add_form = ImportJobAddForm
+    list_display = (
+        "created_at", "mailbox", "tenant", "source", "host", "state", "progress", "skipped", "failed", "ended_at",
+    )  # fmt: skip
+    list_filter = ("state", "source", TenantFilter)
+    list_select_related = ("mailbox", "tenant")
+    sortable_by = ()
+    ordering = ("-pk",)
+    narrowed_by = ("mailbox__id__exact",)
+    search_fields = ("mailbox__address__startswith",)
+    search_help_text = "The beginning of the mailbox's address."
+    autocomplete_fields = ("mailbox",)
+    actions = ("cancel", "restart")
+    row_pages: ClassVar = [
+        RowPage("cancel", "Cancel", "imports", "change", _cancel, lambda job: not _has_ended(job)),
+        RowPage("restart", "Go on", "imports", "change", _restart, _has_ended),
+    ]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if obj is None:
+            return (
+                "mailbox", "source", "host", "port", "security", "login", "password", "folder", "uidl_format", "file",
+            )  # fmt: skip
+        where = () if obj.source == ImportJob.Source.UPLOAD else ("host", "port", "security", "login", "folder")
+        return (
+            "mailbox", "source", *where, "uidl_format", "state", "progress", "skipped", "failed", "shown_report",
+            "created_at", "started_at", "ended_at",
+        )  # fmt: skip
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("progress", "shown_report") if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # what it is stays; it is cancelled, and gone on with
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """For the actions."""
+        return self.may(request, "change")
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        self.message_user(request, "It goes on in the background. This page shows how far it is.", messages.SUCCESS)
+        return self.to_row(obj)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        response = super().changeform_view(request, object_id, form_url, extra_context)
+        job = (getattr(response, "context_data", None) or {}).get("original")
+        if job is not None and not _has_ended(job):
+            response["Refresh"] = str(_RELOADED)
+        return response
+
+    @admin.action(permissions=["cancel"], description="Cancel; what came along stays")
+    def cancel(self, request: HttpRequest, queryset: QuerySet[ImportJob]) -> None:
+        found = list(queryset.filter(state__in=_OPEN))
+        for job in found:
+            jobs.cancel(job)
+        self.message_user(request, f"Cancelled: {len(found)}.", messages.SUCCESS)
+
+    @admin.action(permissions=["cancel"], description="Go on with one that has ended")
+    def restart(self, request: HttpRequest, queryset: QuerySet[ImportJob]) -> HttpResponse | None:
+        found = list(queryset[:2])
+        if len(found) != 1:
+            self.message_user(request, "Choose one import.", messages.WARNING)
+            return None
+        return HttpResponseRedirect(reverse("admin:mailstore_importjob_restart", args=[found[0].pk]))
+
+    @admin.display(description="imported")
+    def progress(self, job: ImportJob) -> str:
+        if job.total is None:
+            return f"{job.imported:,}"
+        done = min(job.imported + job.skipped + job.failed, job.total)
+        return format_html(
+            '<progress max="{}" value="{}"></progress> {} of {}', max(job.total, 1), done,
+            f"{job.imported:,}", f"{job.total:,}",
+        )  # fmt: skip
+
+    @admin.display(description="report")
+    def shown_report(self, job: ImportJob) -> str:
+        return format_html("<pre>{}</pre>", job.report) if job.report else "nothing went wrong"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What imports refuse, as words of provisioning."""
+    try:
+        yield
+    except jobs.BadImport as refusal:
+        raise BadValue(str(refusal), field=refusal.field) from None
+    except jobs.AlreadyRunning:
+        raise StillInUse("the mailbox has an import that has not ended") from None
+
+
+def _uploads() -> Path:
+    directory: Path = settings.MAILHOST_DATA / "uploads"
+    return directory
+
+
+def _whence(job: ImportJob) -> str:
+    return job.host or str(job.get_source_display())
 
 
 @admin.register(Listener)

@@ -25,7 +25,7 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from accounts import audit
+from accounts import audit, outside
 from accounts.models import Mailbox
 from mailstore.importing import eml, imap, mbox, pop3, unique_ids
 from mailstore.importing.arrival import Gone, Stored
@@ -134,6 +134,17 @@ def start(
         audit.record("import.start", job, detail={"source": source})
         _say_go(job)
     return job
+
+
+def check_public(host: str) -> None:
+    """Raises `BadImport` for a host that is not on the public internet. Which names our own DNS has is told to nobody.
+
+    A job looks again when it connects. Asking DNS may take seconds.
+    """
+    try:
+        outside.resolve(host, 0, allow_private=False)
+    except outside.Refused:
+        raise BadImport("host", "it is no host of the public internet") from None
 
 
 def cancel(job: ImportJob) -> None:

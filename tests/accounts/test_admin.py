@@ -32,7 +32,7 @@ from accounts.models import (
 )
 from accounts.principals import Principal
 from accounts.scoped import Bounded
-from mailstore.models import Listener, MaildropSession, Message
+from mailstore.models import ImportJob, Listener, MaildropSession, Message
 from tests.fixtures import PASSWORD, Customer, signed_in
 from tests.mailstore.rows import add_listener, add_message, add_session
 
@@ -49,13 +49,14 @@ RESOURCES: dict[type[Model], str] = {
     WebhookDelivery: "webhooks",
     AuditEvent: "audit-events",
     MaildropSession: "sessions",
+    ImportJob: "imports",
     Listener: "listeners",
     Message: "messages",
 }
 """By model, its row in the table of who may do what."""
 MODELS = list(RESOURCES)
 ONLY_SHOWN = {WebhookDelivery, AuditEvent, MaildropSession, Listener, Message}
-NEVER_CHANGED = ONLY_SHOWN | {AppPassword, ApiToken}
+NEVER_CHANGED = ONLY_SHOWN | {AppPassword, ApiToken, ImportJob}
 ROLES = [role for role in Role if role != Role.MEMBER]
 
 
@@ -116,6 +117,9 @@ def rows(acme: Customer, globex: Customer) -> dict[type[Model], dict[str, Model]
         found[Mailbox][slug] = customer.mailbox
         found[Alias][slug] = alias
         found[MaildropSession][slug] = session
+        found[ImportJob][slug] = ImportJob.objects.create(
+            tenant=customer.tenant, mailbox=customer.mailbox, source="pop3", host=f"pop.{slug}.example", login="an"
+        )
         found[Listener][slug] = listener
         found[Message][slug] = message
     return found
@@ -391,6 +395,7 @@ def test_a_list_needs_as_many_queries_for_many_rows_as_for_one(
         provisioning.add_tenant(f"acme{number}")
         session = add_session(mailbox, add_listener("pop3"))
         add_message(mailbox, first_fetched_in=session, expunged_in=session)
+        ImportJob.objects.create(tenant=acme.tenant, mailbox=mailbox, source="upload")
     assert queries() == before
 
 

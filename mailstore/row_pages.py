@@ -1,0 +1,136 @@
+"""Pages of the admin about one mailbox or one domain, because of its mail: export, import, erase, move."""
+
+from typing import Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import Sum
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from accounts import audit, principals, quotas
+from accounts.models import Domain, Mailbox, Tenant
+from accounts.provisioning import REFUSALS
+from accounts.scoped import Choice, RowPage, Scoped
+from mailstore import exporting, moving, purging, tasks
+from mailstore.models import Message
+
+Facts = list[tuple[str, Any]]
+
+_FORMATS: Final = {"mbox": "mbox", "maildir": "Maildir (zip, unique-ids kept)", "eml": "a file for each message (zip)"}
+
+
+class _ExportForm(forms.Form):
+    format = forms.ChoiceField(choices=[(name, _FORMATS[name]) for name in exporting.FORMATS])
+    removed = forms.BooleanField(required=False, label="Also what can still be restored")
+
+
+class _MoveForm(forms.Form):
+    def __init__(self, *args: Any, request: HttpRequest) -> None:
+        super().__init__(*args)
+        self.fields["tenant"] = forms.ModelChoiceField(
+            Tenant.objects.visible_to(request.user).filter(closed_at=None),
+            label="New tenant",
+            widget=Choice(Domain._meta.get_field("tenant"), admin.site),
+        )
+
+
+def _export(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResponseBase:
+    """Ask how; then the file, a piece at a time."""
+    form = _ExportForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        chosen, removed = form.cleaned_data["format"], form.cleaned_data["removed"]
+        audit.record("mailbox.exported", mailbox, detail={"format": chosen, "removed": removed})
+        return StreamingHttpResponse(
+            exporting.FORMATS[chosen](mailbox, removed=removed, principal=principals.acting()),
+            content_type=exporting.MEDIA_TYPES[chosen],
+            headers={"Content-Disposition": f'attachment; filename="{mailbox.pk}.{exporting.EXTENSIONS[chosen]}"'},
+        )
+    meaning = "Who took it along is written in the audit. A file that breaks off is not whole."
+    facts = _mail(mailbox)
+    return page.asking(request, mailbox, f"Export {mailbox}", form=form, facts=facts, meaning=meaning, button="Export")
+
+
+def _import(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResponseBase:
+    return HttpResponseRedirect(f"{reverse('admin:mailstore_importjob_add')}?{urlencode({'mailbox': mailbox.pk})}")
+
+
+def _erase(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResponseBase:
+    """Say what goes; then let it go."""
+    refusals = [f"{mailbox} is on legal hold: its mail must be kept."] if mailbox.legal_hold else []
+    if request.method == "POST":
+        try:
+            purging.erase(mailbox)
+        except REFUSALS as refusal:
+            refusals = [f"{refusal}."]
+        else:
+            pk = mailbox.pk
+            transaction.on_commit(lambda: tasks.erase.apply_async((pk,), retry=False), robust=True)
+            page.message_user(request, f"{mailbox} is closed, and is being erased.", messages.SUCCESS)
+            return page.to_list()
+    return page.asking(
+        request,
+        mailbox,
+        f"Erase {mailbox}",
+        refusals=refusals,
+        meaning="It is closed, and removed with all its mail at once and for good. Nothing undoes it.",
+        facts=_mail(mailbox),
+        button="" if refusals else "Erase for good",
+    )
+
+
+def _move(page: Scoped, request: HttpRequest, domain: Domain) -> HttpResponseBase:
+    """Ask where to; say what would move, or what holds on to it; move it."""
+    form = _MoveForm(request.POST or None, request=request)
+    title = f"Move {domain} to another tenant"
+    how: dict[str, Any] = {
+        "meaning": "Its alias domains, mailboxes, aliases and all mail become the new tenant's. Open sessions end. "
+        "The old tenant's staff and tokens let go of it.",
+        "form": form,
+        "button": "Look at it first",
+    }
+    if request.method != "POST" or not form.is_valid():
+        return page.asking(request, domain, title, **how)
+    to = form.cleaned_data["tenant"]
+    if to.pk == domain.tenant_id:
+        return page.asking(request, domain, title, **how, refusals=[f"It is {to}'s."])
+    try:
+        if "apply" in request.POST:
+            moved = moving.move_domain(domain, to=to)
+            said = f"Moved to {to}: {', '.join(moved.names)}. Mailboxes: {moved.mailboxes}, messages: {moved.messages}."
+            page.message_user(request, said, messages.SUCCESS)
+            return page.to_row(domain)
+        moved = moving.forecast(domain, to=to)
+    except moving.Tied as tied:
+        return page.asking(request, domain, title, **how, refusals=[f"{reason}." for reason in tied.reasons])
+    except REFUSALS as refusal:
+        return page.asking(request, domain, title, **how, refusals=[f"{refusal}."])
+    facts: Facts = [
+        ("To", to), ("Domains", ", ".join(moved.names)), ("Mailboxes", moved.mailboxes),
+        ("Of these, closed", moved.closed), ("Aliases", moved.aliases), ("Messages", moved.messages),
+        ("Octets", quotas.rounded(moved.octets)),
+    ]  # fmt: skip
+    kept = [("tenant", to.pk), ("apply", "yes")]
+    return page.asking(request, domain, title, meaning=how["meaning"], facts=facts, kept=kept, button="Move")
+
+
+def _mail(mailbox: Mailbox) -> Facts:
+    """What there is, with what can still be restored."""
+    found = Message.objects.filter(mailbox=mailbox).order_by()
+    octets = found.aggregate(sum=Sum("octets"))["sum"] or 0
+    removed = found.expunged().count()
+    return [("Messages", found.count()), ("Of these, removed", removed), ("Octets", quotas.rounded(octets))]
+
+
+def _is_open(row: Mailbox | Domain) -> bool:
+    return row.closed_at is None
+
+
+OF_MAILBOXES: Final = [
+    RowPage("mail", "Export mail", "mailboxes", "export", _export),
+    RowPage("bring", "Import mail", "imports", "create", _import, _is_open),
+    RowPage("erase", "Erase", "mailboxes", "erase", _erase),
+]
+OF_DOMAINS: Final = [RowPage("move", "Move to another tenant", "domains", "move", _move, _is_open)]
