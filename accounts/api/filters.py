@@ -1,6 +1,6 @@
 """Filters that are as strict as bodies are."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import django_filters
 from django import forms
@@ -23,7 +23,10 @@ class _Moment(django_filters.fields.IsoDateTimeField):  # type: ignore[misc] # d
         if value not in (None, "") and not moments.is_one(value):
             raise ValidationError(moments.ADVICE)
         found: datetime | None = super().to_python(value)
-        return found
+        try:
+            return found and found.astimezone(UTC)  # PostgreSQL knows no zones a day away
+        except OverflowError:
+            raise ValidationError(moments.ADVICE) from None
 
 
 class At(django_filters.IsoDateTimeFilter):  # type: ignore[misc] # django-filter has no types

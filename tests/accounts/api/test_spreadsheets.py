@@ -150,9 +150,10 @@ def test_exports_are_narrowed_as_lists_are(host: Program, acme: Customer, globex
         "state=suspended": ["binh@acme.test"],
         "search=an": ["an@acme.test", "an@globex.test"],
         "domain=nowhere.test": [],
+        "created_until=0133-05-03T11:07:57-22:55": [],
     }.items():
         assert [line.partition(",")[0] for line in export(host, "mailboxes", query)[1:]] == names
-    for query in ("closed=true", "limit=1", "with_hashes=true", "state=x"):
+    for query in ("closed=true", "limit=1", "with_hashes=true", "state=x", "created_since=0001-01-01T00:00:00%2B23:00"):
         assert refusal(host.send("GET", "/mailboxes/export/", query=query), 400)["code"] == "bad-parameter"
 
 
