@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.core.management.color import no_style
+from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from accounts import app_passwords, provisioning, tokens, webhooks
@@ -107,4 +109,7 @@ def _furnish() -> tuple[str, str]:
         sent.pk = 7 if slug == "example" else None
         sent.save(force_insert=True)
         texts.append(token_text("tenant-admin", tenant=tenant, requests_per_minute=PLENTY))
+    with connection.cursor() as cursor:  # the numbers after 7 are to be had
+        for statement in connection.ops.sequence_reset_sql(no_style(), [AppPassword, Webhook, WebhookDelivery]):
+            cursor.execute(statement)
     return token_text("operator", requests_per_minute=PLENTY), texts[0]
