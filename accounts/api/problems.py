@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 
@@ -188,7 +189,7 @@ def of(error: Exception) -> Problem | None:
             return Problem("not-allowed", f"{error}.")
         case exceptions.ValidationError():
             return Problem("invalid", errors=_flat(error.detail))
-        case exceptions.ParseError():
+        case exceptions.ParseError() | MultiPartParserError():
             return Problem("malformed")
         case exceptions.MethodNotAllowed() | exceptions.NotAcceptable() | exceptions.UnsupportedMediaType():
             return Problem(error.default_code.replace("_", "-") if error.status_code != 415 else _UNSUPPORTED)

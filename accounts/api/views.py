@@ -246,7 +246,11 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
         errors = [FieldError(name, "unknown", "There is no such parameter.") for name in given if name not in known]
         errors += [FieldError(name, "repeated", "It comes twice.") for name, all_ in given.lists() if len(all_) > 1]
         errors += [FieldError(name, "empty", "It says nothing.") for name, text in given.items() if not text]
-        errors += [FieldError(name, "invalid", "It has a NUL.") for name, text in given.items() if "\0" in text]
+        errors += [
+            FieldError(name, "null-characters-not-allowed", "It has a NUL.")
+            for name, text in given.items()
+            if "\0" in text
+        ]
         if given.get("dry_run", "true") not in ("true", "false"):
             errors.append(FieldError("dry_run", "invalid", "It is true or false."))
         if errors:

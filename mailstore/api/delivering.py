@@ -171,7 +171,7 @@ class MailboxDeliveries(Receives, MailboxMessages):
     def _reverse_path(self) -> str:
         text = self.request.query_params.get("reverse_path", "")
         if not text.isprintable() or any(sign in text for sign in "<> ") or len(text.encode()) > REVERSE_PATH_LIMIT:
-            raise Problem("bad-parameter", errors=[FieldError("reverse_path", "invalid", "It is no address.")])
+            raise Problem("bad-parameter", errors=[FieldError("reverse_path", "bad-address", "It is no address.")])
         return text
 
 

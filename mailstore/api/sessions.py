@@ -21,6 +21,11 @@ class SessionShown(serializers.ModelSerializer[MaildropSession]):
 
     mailbox = serializers.SlugRelatedField[Any](slug_field="address", read_only=True)
     open = serializers.SerializerMethodField()
+    end = serializers.ChoiceField(
+        choices=[*MaildropSession.End.choices, ("", "open")],
+        read_only=True,
+        help_text="How it ended; empty while it is open.",
+    )
 
     class Meta:
         model = MaildropSession
@@ -31,7 +36,6 @@ class SessionShown(serializers.ModelSerializer[MaildropSession]):
         read_only_fields = fields
         extra_kwargs: ClassVar = {
             "app_password_id": {"help_text": "The device's app password. Null: the mailbox's own password."},
-            "end": {"help_text": "How it ended; empty while it is open."},
         }
 
     def get_open(self, session: MaildropSession) -> bool:

@@ -261,3 +261,8 @@ def test_of_who_may_not_deliver_nothing_is_read(acme: Customer) -> None:
     large = b"Subject: large\r\n\r\n" + b"x" * 5 * 2**20
     for headers in ({}, {"Idempotency_Key": "k"}):
         assert refusal(send(support, large, **headers), 403)["code"] == "not-allowed"
+
+
+def test_a_form_without_a_boundary_cannot_be_read(acme: Customer, admin: Program) -> None:
+    answer = send(admin, b"--x\r\n", kind="multipart/form-data")
+    assert refusal(answer, 400)["code"] == "malformed"
