@@ -382,5 +382,5 @@ async def test_a_refusal_does_not_tell_what_kind_of_hash_is_stored() -> None:
         took.append(time.monotonic() - began)
     passwords.close()
     print("refused after", ", ".join(f"{one:.4f} s" for one in took))
-    assert max(took) - min(took) < 0.02
+    assert max(took) - min(took) < 0.1  # of the half second that checking them differs by
     assert min(took) >= authentication.REFUSED_AFTER - 0.005

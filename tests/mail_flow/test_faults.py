@@ -210,4 +210,4 @@ def test_guessing_is_slowed_without_redis_too(system: System, pop3: Pop3Listener
             began = time.monotonic()
             assert client.log_in(acme.mailbox, f"guess{number}").startswith(b"-ERR [AUTH]")
             took.append(elapsed(began))
-    assert took[-1] > 1 > min(took)
+    assert took[-1] > min(took) + 0.9

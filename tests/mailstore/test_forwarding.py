@@ -12,6 +12,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope
 from django.utils import timezone
 
+from accounts import limits
 from accounts.database_roles import LISTENER
 from accounts.models import Alias, AliasTarget, AuditEvent, Mailbox
 from mailstore import drift, forwarding, srs
@@ -83,6 +84,7 @@ def nothing_drifts(transactional_db: None) -> Iterator[None]:
 def alias(customer: Customer, local_part: str, *targets: Mailbox | str) -> Alias:
     address = f"{local_part}@{customer.domain}"
     made = Alias.objects.create(tenant=customer.tenant, domain=customer.domain, address=address)
+    limits.charge(tenant_id=customer.tenant.pk, domain_id=customer.domain.pk, aliases=1)
     for target in targets:
         AliasTarget.objects.create(
             tenant=customer.tenant,

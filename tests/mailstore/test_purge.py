@@ -22,7 +22,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from accounts import app_passwords, provisioning
+from accounts import app_passwords, limits, provisioning
 from accounts.database_roles import WORKER
 from accounts.models import AliasTarget, Domain, KnownNetwork, Mailbox, Tenant, User
 from mailstore import database, drift, presence, purging, retention
@@ -334,6 +334,7 @@ def test_it_can_be_ended_anywhere_and_goes_on_the_next_time(
     Mailbox.objects.filter(pk=closed.pk).update(
         closed_at=timezone.now() - 15 * DAY, used_octets=5 * number, message_count=number
     )
+    limits.charge(tenant_id=acme.tenant.pk, domain_id=acme.domain.pk, mailboxes=-1)
     command = subprocess.Popen(
         [sys.executable, ROOT / "manage.py", "purge", "--batch", "7"],
         env=os.environ | {"DATABASE_URL": database_url()},
