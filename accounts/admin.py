@@ -760,7 +760,6 @@ class MailboxAdmin(Importing, Provisioned):
         "then nobody else can have the address, and it can be reopened."
     )
     imports = ("create", "change")
-    exports = "export"
     sheet_columns = mailbox_sheets.COLUMNS
     form = MailboxForm
     add_form = MailboxAddForm
@@ -935,7 +934,6 @@ class AliasAdmin(Importing, Provisioned):
 
     resource = "aliases"
     imports = ("create", "change")
-    exports = "read"
     sheet_columns = alias_sheets.COLUMNS
     form = AliasForm
     add_form = AliasForm

@@ -39,7 +39,6 @@ class Importing(Scoped):
     change_list_template = "admin/accounts/change_list_with_sheets.html"
     imports: ClassVar[tuple[str, str]]
     """The verbs that are needed: to add, and to update."""
-    exports: ClassVar[str]
     sheet_columns: ClassVar[tuple[str, ...]]
 
     def read_sheet(self, octets: bytes) -> Table:
@@ -68,12 +67,12 @@ class Importing(Scoped):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        more = {"may_import": self.may(request, self.imports[0]), "may_export": self.may(request, self.exports)}
+        more = {"may_import": self.may(request, self.imports[0]), "may_export": self.may(request, "list-export")}
         return super().changelist_view(request, (extra_context or {}) | more)
 
     def export_view(self, request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         """The file of all that exist for whoever asks, as it is read from the database."""
-        if not self.may(request, self.exports):
+        if not self.may(request, "list-export"):
             raise PermissionDenied
         principal = principals.acting()
         rows = self.model._default_manager.visible_to(request.user)
