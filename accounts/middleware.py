@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Final
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase, UnreadablePostError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
 
 from accounts import clients, scope
 from accounts.principals import Through
@@ -33,6 +33,10 @@ class WithinScope:
 
     def _answer(self, request: HttpRequest, through: Through) -> HttpResponseBase:
         principal = scope.principal_of(request.user)
+        # Django looks at no file's size; without a length it reads nothing.
+        largest = settings.MAILHOST_MAX_UPLOAD if principal else 0
+        if _length(request) > largest + settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            return HttpResponse("That is too large.", status=413, content_type="text/plain")
         if principal is not None:
             address = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES)
             principal = principal.via(through, address)
@@ -41,3 +45,11 @@ class WithinScope:
         return scope.attempt(
             principal, lambda: self._get_response(request), keeps=lambda response: response.status_code < 400
         )
+
+
+def _length(request: HttpRequest) -> int:
+    """The octets that will be read of what is sent."""
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0

@@ -200,7 +200,7 @@ class MaildropSessionAdmin(ReadOnly):
 
 _OPEN: Final = (ImportJob.State.WAITING, ImportJob.State.RUNNING)
 _RELOADED: Final = 5  # seconds after which a page about an import that has not ended is shown again
-_PASSWORD: Final = forms.PasswordInput(attrs={"autocomplete": "off"})
+_PASSWORD: Final = forms.PasswordInput(attrs={"autocomplete": "new-password"})
 
 
 class ImportJobAddForm(ProvisioningForm):
@@ -220,6 +220,7 @@ class ImportJobAddForm(ProvisioningForm):
     class Meta:
         model = ImportJob
         fields = ("mailbox", "source", "host", "login", "folder", "uidl_format")
+        labels: ClassVar = {"uidl_format": "UIDL format"}
 
     def write(self) -> ImportJob:
         values = {name: value for name, value in self.cleaned_data.items() if name != "file"}
@@ -340,6 +341,10 @@ class ImportJobAdmin(Provisioned):
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """For the actions."""
         return self.may(request, "change")
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         self.message_user(request, "It goes on in the background. This page shows how far it is.", messages.SUCCESS)

@@ -40,6 +40,20 @@ def test_no_transaction_waits_for_what_a_browser_sends(acme: Customer) -> None:
     assert not stream.waited
 
 
+@pytest.mark.parametrize(("is_signed_in", "status"), [(True, 200), (False, 413)])
+def test_what_is_too_large_is_not_read(is_signed_in: bool, status: int, acme: Customer, settings: Any) -> None:
+    boss = provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant)
+    settings.MAILHOST_MAX_UPLOAD = 100
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 50
+
+    def sent(octets: int) -> int:
+        request: Any = RequestFactory().post("/admin/", b"x" * octets, content_type="application/octet-stream")
+        request.user = boss if is_signed_in else AnonymousUser()
+        return WithinScope(lambda request: HttpResponse())(request).status_code
+
+    assert (sent(50), sent(51), sent(150), sent(151)) == (200, status, status, 413)
+
+
 def test_nothing_exists_for_who_has_not_signed_in(acme: Customer) -> None:
     request = RequestFactory().get("/admin/")
     request.user = AnonymousUser()
