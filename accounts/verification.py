@@ -21,11 +21,14 @@ from django.db.models.functions import Now
 from dns.nameserver import Do53Nameserver
 from dns.resolver import Resolver
 
-from accounts import audit, events
+from accounts import audit, events, provisioning
 from accounts.models import Domain
 
 LABEL: Final = "_mailhost"
 PREFIX: Final = "mailhost-verification="
+
+CLAIM: Final = timedelta(days=30)
+"""How long a domain may be pending before its tenant's claim to it lapses."""
 
 _LOOKUP: Final = 5.0
 """Seconds in which one of the two lookups must be done, whatever goes wrong."""
@@ -104,6 +107,18 @@ def check_due(config: Config) -> int:
         for domain, finding in zip(domains, findings, strict=True):
             _conclude(domain.pk, domain.verification_token, finding, config.grace)
     return len(domains)
+
+
+def lapse() -> int:
+    """Close the domains that nobody has shown to be his for `CLAIM`: else a name could be kept from its owner for ever.
+
+    Returns how many. Not for a host that takes their mail all the same.
+    """
+    stale = Domain.objects.filter(state=Domain.State.PENDING, closed_at=None, created_at__lt=Now() - CLAIM)
+    lapsed = list(stale.order_by("pk"))
+    for domain in lapsed:
+        provisioning.close_domain(domain)
+    return len(lapsed)
 
 
 def trust(domain: Domain) -> None:

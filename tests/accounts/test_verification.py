@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import F
 from django.test import override_settings
+from django.utils import timezone
 
 from accounts import principals, provisioning, scope, tasks, verification, webhooks
 from accounts.database_roles import WORKER
@@ -309,3 +310,12 @@ def test_the_command_can_be_told_to_trust(pending: Domain) -> None:
     assert pending.state == "verified"
     with pytest.raises(CommandError, match="not hosted here"):
         call_command("verifydomain", "nobody.test")
+
+
+def test_a_claim_that_nobody_shows_to_be_his_lapses(acme: Customer, globex: Customer) -> None:
+    old, _ = provisioning.add_domain("old.test", tenant=acme.tenant, verified=False)
+    new, _ = provisioning.add_domain("new.test", tenant=acme.tenant, verified=False)
+    Domain.objects.exclude(pk=new.pk).update(created_at=timezone.now() - timedelta(days=31))
+    assert verification.lapse() == 1
+    assert list(Domain.objects.exclude(closed_at=None)) == [old]
+    assert verification.lapse() == 0
