@@ -19,6 +19,7 @@ from accounts import permissions, provisioning, scope, tokens
 from accounts.models import Mailbox
 from accounts.principals import SYSTEM, Principal
 from accounts.provisioning import bulk
+from bench.web import Web
 
 HASH: Final = (  # as it comes along from another server
     "{SHA512-CRYPT}$6$rounds=5000$usesomesillystri$"
@@ -46,6 +47,7 @@ class Growth:
             tenant=tenant,
             requests_per_minute=100_000,
         )
+        self._token = made.text
         self._client = Client(SERVER_NAME="localhost", headers={"Authorization": f"Bearer {made.text}"})
         self._first = self._next = 0  # numbers of its open mailboxes
         return self
@@ -80,6 +82,9 @@ class Growth:
         for name, add in (("add", self._bulk), ("POST", self._post)):
             seconds = _timed(lambda add=add: [add(BY) for _ in range(MANY // BY)])  # type: ignore[misc]
             rows[f"{name} {MANY:,}, {BY} at a time"] = f"{seconds:.1f} s"
+        with Web(self._token) as web:
+            seconds = _timed(lambda: [self._send(web) for _ in range(MANY // BULK)])
+        rows[f"POST {MANY:,} over HTTP, {BULK} at a time"] = f"{seconds:.1f} s"
         return rows
 
     def explain(self) -> None:
@@ -100,9 +105,18 @@ class Growth:
         if any(result.done != "created" for result in results):
             raise AssertionError(results)
 
+    def _send(self, web: Web) -> None:
+        """One request, by a connection of its own."""
+        results = web.post("/api/v1/mailboxes/bulk/", {"atomic": True, "items": self._items(BULK)})["results"]
+        if any(result["done"] != "created" for result in results):
+            raise AssertionError(results)
+
+    def _items(self, count: int) -> list[dict[str, str]]:
+        return [{"action": "create", "address": self._new(), "password_hash": HASH} for _ in range(count)]
+
     def _post(self, count: int) -> None:
         """The whole way through the API, but for the socket."""
-        items = [{"action": "create", "address": self._new(), "password_hash": HASH} for _ in range(count)]
+        items = self._items(count)
         answer = self._client.post(
             "/api/v1/mailboxes/bulk/", {"atomic": True, "items": items}, content_type="application/json"
         )
