@@ -4,6 +4,7 @@ import ipaddress
 import os
 import secrets
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import schemathesis
 
@@ -21,7 +22,10 @@ def as_it_is(context: Any, value: Any) -> bytes:
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
-    return (case.path_parameters or {}).get("prefix") not in KEPT
+    """Not our own tokens, and no address so long that gunicorn refuses it unseen (4094 octets)."""
+    names = case.path_parameters or {}
+    length = len(quote(str(names))) + len(urlencode(case.query or {}, doseq=True))
+    return names.get("prefix") not in KEPT and length < 3000
 
 
 @schemathesis.hook
