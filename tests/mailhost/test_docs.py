@@ -4,6 +4,8 @@ import base64
 import json
 import re
 import time
+from http.client import HTTPMessage, parse_headers
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,17 @@ def test_the_example_of_receiving_webhooks_tells_ours_from_others() -> None:
     assert not is_genuine(sent(b"another's"), body, secret)
     assert not is_genuine(sent(key), body + b" ", secret)
     assert not is_genuine(sent(key, at=now - 3600), body, secret)
+    assert not is_genuine(sent(key) | {"Webhook-Signature": "v1,\xe9"}, body, secret)
     assert not is_genuine({}, body, secret)
+    # As http.server has them: a header that is missing is None, and no KeyError.
+    assert is_genuine(parsed(sent(key)), body, secret)
+    assert not is_genuine(parsed({}), body, secret)
+
+
+def parsed(headers: dict[str, str]) -> HTTPMessage:
+    """The headers of a request as the standard library's server hands them out."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    return parse_headers(BytesIO("".join([*lines, "\r\n"]).encode("latin-1")))
 
 
 def section(title: str) -> str:

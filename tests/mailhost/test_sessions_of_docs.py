@@ -53,9 +53,6 @@ def test_the_session_goes_as_it_is_shown(up: Up, document: str, title: str) -> N
     text = (PROJECT / document).read_text().partition(f"## {title}\n")[2]
     if document == "README.md":
         text = text.partition("\n## ")[0]
-    else:
-        # The README's tenant is there already.
-        text = re.sub(r"acme\b", "initech", text).replace("Acme", "Initech")
     shown = list(steps(text))
     assert len(shown) > 10
     script = "".join(f"{step.command}\necho; echo '{END}'\n" for step in shown)
