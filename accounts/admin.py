@@ -49,8 +49,8 @@ from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, links, sees
 from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
 
-MAILBOX_PAGES: Final[list[tuple[str, str]]] = []
-"""Lists that can be narrowed to one mailbox, to be linked from it: title, name of the URL. Other apps add theirs."""
+MAILBOX_PAGES: Final[list[tuple[str, str, str]]] = []
+"""Lists that can be narrowed to one mailbox, to be linked from it (`links`). Other apps add theirs."""
 
 admin.site.unregister(Group)  # what somebody may do follows from his role
 
@@ -421,8 +421,9 @@ class TenantAdmin(_LimitedPage):
     @admin.display(description="what it has")
     def pages(self, tenant: Tenant) -> str:
         return links(
-            [("Domains", "admin:accounts_domain_changelist"), ("Mailboxes", "admin:accounts_mailbox_changelist")],
-            tenant__id__exact=tenant.pk,
+            tenant.pk,
+            ("Domains", "admin:accounts_domain_changelist", "tenant__id__exact"),
+            ("Mailboxes", "admin:accounts_mailbox_changelist", "tenant__id__exact"),
         )
 
 
@@ -880,7 +881,7 @@ class MailboxAdmin(Importing, Provisioned):
 
     @admin.display(description="pages")
     def pages(self, mailbox: Mailbox) -> str:
-        return links(MAILBOX_PAGES, mailbox__id__exact=mailbox.pk)
+        return links(mailbox.pk, *MAILBOX_PAGES)
 
 
 class AliasForm(ProvisioningForm):
@@ -1031,12 +1032,15 @@ class AppPasswordAdmin(_Revocable):
         app_passwords.revoke(row)
 
 
-MAILBOX_PAGES.append(("App passwords", "admin:accounts_apppassword_changelist"))
+MAILBOX_PAGES.append(("App passwords", "admin:accounts_apppassword_changelist", "mailbox__id__exact"))
 
 
 class ApiTokenAddForm(ProvisioningForm):
     domains = WordsField(help_text="Of a domain admin, separated by blanks.")
-    scopes = WordsField(help_text="Such as mailboxes:read mailboxes:write. Empty: all of its role.")
+    scopes = WordsField(help_text="Such as mailboxes:read mailboxes:write.")
+    everything = forms.BooleanField(
+        required=False, label="Everything that its role may", help_text="Instead of scopes."
+    )
     allowed_networks = WordsField(help_text="Where it may be used from, such as 192.0.2.0/24. Empty: anywhere.")
 
     class Meta:
@@ -1046,11 +1050,16 @@ class ApiTokenAddForm(ProvisioningForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         made = [(role, label) for role, label in Role.choices if permissions.makes(self.principal, role)]
-        self.fields["role"] = forms.ChoiceField(choices=made)
+        self.fields["role"] = forms.ChoiceField(choices=[("", "---------"), *made])
 
     def write(self) -> ApiToken:
         values = dict(self.cleaned_data)
-        values["scopes"] = values["scopes"] or permissions.scopes_of(values["role"])
+        if values.pop("everything"):
+            if values["scopes"]:
+                raise provisioning.BadValue("name scopes or choose everything, not both", field="scopes")
+            values["scopes"] = permissions.scopes_of(values["role"])
+        elif not values["scopes"]:
+            raise provisioning.BadValue("name scopes, or choose everything that the role may", field="scopes")
         if self.principal.tenant_id is not None:
             values["tenant"] = Tenant.objects.get(pk=self.principal.tenant_id)
         elif self.principal.reseller_id is not None and values["role"] == Role.RESELLER:
@@ -1081,7 +1090,8 @@ class ApiTokenAdmin(_Revocable):
             "shown_domains" if obj else "domains",
             "mailbox",
         )
-        said = ("name", "role", *whose, "scopes", "allowed_networks", "requests_per_minute", "expires_at")
+        everything = ("everything",) if obj is None else ()
+        said = ("name", "role", *whose, "scopes", *everything, "allowed_networks", "requests_per_minute", "expires_at")
         if obj is None:
             return said
         return (*said, "prefix", "last_used_at", "last_used_address", "created_by", "created_at", "revoked_at")
@@ -1175,7 +1185,7 @@ class WebhookAdmin(Provisioned):
 
     @admin.display(description="pages")
     def pages(self, webhook: Webhook) -> str:
-        return links([("Deliveries", "admin:accounts_webhookdelivery_changelist")], webhook__id__exact=webhook.pk)
+        return links(webhook.pk, ("Deliveries", "admin:accounts_webhookdelivery_changelist", "webhook__id__exact"))
 
 
 @admin.register(WebhookDelivery)
@@ -1214,13 +1224,28 @@ class WebhookDeliveryAdmin(ReadOnly):
         return delivery.event.kind
 
 
+class ActorRoleFilter(admin.SimpleListFilter):
+    """By what they were who did it. Django's own would read the whole table for what there is to choose."""
+
+    title = "role"
+    parameter_name = "role"
+    _NOBODY = "none"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [*((role.value, role.label) for role in Role), (self._NOBODY, "manage.py / system")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        return queryset.filter(role="" if value == self._NOBODY else value) if value else queryset
+
+
 @admin.register(AuditEvent)
 class AuditEventAdmin(ReadOnly):
     """Who changed what. People are named by the ids of their rows."""
 
     resource = "audit-events"
     list_display = ("at", "action", "shown_target", "actor", "role", "through", "client_address")
-    list_filter = ("through", "role")
+    list_filter = ("through", ActorRoleFilter)
     sortable_by = ()
     ordering = ("-pk",)
     search_fields = ("action__startswith", "target__startswith")
@@ -1243,4 +1268,4 @@ class AuditEventAdmin(ReadOnly):
         return f"user {event.user_id}" if event.user_id else event.get_through_display()
 
 
-MAILBOX_PAGES.append(("Audit", "admin:accounts_auditevent_changelist"))
+MAILBOX_PAGES.append(("Audit", "admin:accounts_auditevent_changelist", "mailbox_id__exact"))

@@ -1,6 +1,6 @@
 """Pages of the admin that show what exists for whoever looks, and nothing else; every page is one of these."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, cast
 
 from django.contrib import admin, messages
@@ -281,8 +281,10 @@ def sees_tenants(request: HttpRequest) -> bool:
     return principal is not None and principal.tenant_id is None
 
 
-def links(pages: Iterable[tuple[str, str]], **narrowed: Any) -> str:
-    """Links to lists, each a title and the name of a URL, that are narrowed by these parameters."""
+def links(key: Any, *pages: tuple[str, str, str]) -> str:
+    """Links to lists, each a title, the name of a URL, and the parameter by which it is narrowed to this key."""
     return format_html_join(
-        " · ", '<a href="{}?{}">{}</a>', ((reverse(name), urlencode(narrowed), title) for title, name in pages)
+        " · ",
+        '<a href="{}?{}">{}</a>',
+        ((reverse(name), urlencode({parameter: key}), title) for title, name, parameter in pages),
     )

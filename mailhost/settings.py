@@ -1,5 +1,6 @@
 """Django's settings, made from the environment; nothing else in the project reads environment variables."""
 
+import logging
 import os
 import secrets
 import socket
@@ -321,14 +322,26 @@ if MAILHOST_FORWARD_SMTP:
     # Every few seconds, a look at an index: what goes on outside should be as prompt as what stays here.
     CELERY_BEAT_SCHEDULE["forward"] = {"task": "mailstore.tasks.forward", "schedule": 5, "options": {"expires": 5}}
 
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A request that is refused is one line; one that failed says where."""
+    if record.levelno < logging.ERROR:
+        record.exc_info = None
+    return True
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "filters": {"refusals": {"()": "django.utils.log.CallbackFilter", "callback": _without_traceback}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "loggers": {
         # Anybody can send any Host header: the refusal is the whole answer.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # So with a list of the admin that is asked for what it does not tell.
+        "django.security.DisallowedModelAdminLookup": {"level": "CRITICAL"},
+        "django.request": {"filters": ["refusals"]},
         # Connections that are lost are logged by those who use them, once.
         "psycopg": {"level": "ERROR"},
     },

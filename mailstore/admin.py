@@ -27,9 +27,9 @@ from mailstore.quota import QuotaExceeded
 
 MAILBOX_PAGES.extend(
     [
-        ("Messages", "admin:mailstore_message_changelist"),
-        ("Sessions", "admin:mailstore_maildropsession_changelist"),
-        ("Imports", "admin:mailstore_importjob_changelist"),
+        ("Messages", "admin:mailstore_message_changelist", "mailbox__id__exact"),
+        ("Sessions", "admin:mailstore_maildropsession_changelist", "mailbox__id__exact"),
+        ("Imports", "admin:mailstore_importjob_changelist", "mailbox__id__exact"),
     ]
 )
 MailboxAdmin.row_pages.extend(row_pages.OF_MAILBOXES)
@@ -192,7 +192,7 @@ class MaildropSessionAdmin(ReadOnly):
     @admin.display(description="pages")
     def pages(self, session: MaildropSession) -> str:
         return links(
-            [("Messages that it removed", "admin:mailstore_message_changelist")], expunged_in__id__exact=session.pk
+            session.pk, ("Messages that it removed", "admin:mailstore_message_changelist", "expunged_in__id__exact")
         )
 
 
@@ -409,13 +409,24 @@ def _whence(job: ImportJob) -> str:
     return job.host or str(job.get_source_display())
 
 
+class KindFilter(admin.SimpleListFilter):
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("pop3", "POP3"), ("lmtp", "LMTP")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
 @admin.register(Listener)
 class ListenerAdmin(ReadOnly):
     """Listener processes. One without a heartbeat is gone, and its row goes with the next purge."""
 
     resource = "listeners"
     list_display = ("kind", "host", "pid", "started_at", "heartbeat_at", "alive", "open_sessions")
-    list_filter = ("kind",)
+    list_filter = (KindFilter,)
     ordering = ("-heartbeat_at",)
     search_fields = ("host__startswith",)
     readonly_fields = ("alive", "open_sessions")

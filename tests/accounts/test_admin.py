@@ -1,7 +1,8 @@
+import html
 import re
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import pytest
 from django.contrib import admin
@@ -353,6 +354,50 @@ def test_no_form_is_answered_with_a_fault(model: type[Model], rows: Rows, operat
             assert send(operator, path, values) == 200, value
             assert send(operator, path, values | {"apply": "x"}) == 200, value
         assert send(operator, url(model, "change", rows[model]["acme"].pk), values) in (200, 302, 403), value
+
+
+def linked(shown: str) -> set[str]:
+    """Where a page's links to lists that are narrowed, filtered or sorted lead to."""
+    return {html.unescape(path) for path in re.findall(r'href="([^"#]*\?[^"]*)"', shown)}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_link_of_a_list_and_of_an_object_s_page_leads_somewhere(
+    model: type[Model], rows: Rows, operator: Client
+) -> None:
+    changelist, change = url(model, "changelist"), url(model, "change", rows[model]["acme"].pk)
+    listed, shown = linked(page(operator, changelist)), linked(page(operator, change))
+    if admin.site.get_model_admin(model).list_filter:
+        assert listed
+    for path in {urljoin(changelist, to) for to in listed} | {urljoin(change, to) for to in shown}:
+        assert operator.get(path).status_code == 200, path
+
+
+def test_the_audit_is_narrowed_to_a_mailbox_and_to_who_had_no_role(
+    rows: Rows, operator: Client, acme: Customer, globex: Customer
+) -> None:
+    [path] = [to for to in linked(page(operator, url(Mailbox, "change", acme.mailbox.pk))) if "auditevent" in to]
+    events = AuditEvent.objects.filter(mailbox_id=acme.mailbox.pk)
+    AuditEvent.objects.create(
+        action="mailbox.suspend", target_kind="mailbox", mailbox_id=acme.mailbox.pk, role="operator", through="admin"
+    )
+    shown = page(operator, path)
+    assert set(map(int, re.findall(r"auditevent/(\d+)/change", shown))) == set(events.values_list("pk", flat=True))
+    assert "manage.py / system" in shown
+    found = page(operator, path, mailbox_id__exact=acme.mailbox.pk, role="none")
+    assert set(map(int, re.findall(r"auditevent/(\d+)/change", found))) == set(
+        events.filter(role="").values_list("pk", flat=True)
+    )
+
+
+def test_a_refusal_is_one_line_in_the_log(
+    boss: Client, operator: Client, acme: Customer, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert boss.get(url(Listener, "changelist")).status_code == 403
+    assert operator.get(url(Listener, "changelist"), {"host__regex": "a"}).status_code == 400
+    [record] = [record for record in caplog.records if record.name.startswith("django")]
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert record.getMessage() == "Forbidden (Permission denied): /admin/mailstore/listener/"
 
 
 @pytest.mark.parametrize(
@@ -731,9 +776,15 @@ def test_a_token_is_shown_once_and_no_stronger_than_its_maker(boss: Client, acme
     assert (token.tenant, token.scopes) == (acme.tenant, ["mailboxes:read"])
     assert "not one of the available choices" in said(boss, url(ApiToken, "add"), values | {"role": "operator"})
     assert "has no scope" in said(boss, url(ApiToken, "add"), values | {"scopes": "resellers:write"})
+    assert "choose everything that the role may" in said(boss, url(ApiToken, "add"), values | {"scopes": ""})
+    assert "not both" in said(boss, url(ApiToken, "add"), values | {"everything": "on"})
+    assert "This field is required" in said(boss, url(ApiToken, "add"), values | {"role": ""})
+    assert '<option value="" selected>' in page(boss, url(ApiToken, "add"))
     act(boss, ApiToken, "delete_selected", token, post="yes")
     token.refresh_from_db()
     assert token.revoked_at
+    said(boss, url(ApiToken, "add"), values | {"scopes": "", "everything": "on"})
+    assert set(ApiToken.objects.latest("pk").scopes) == permissions.scopes_of("tenant-admin")
 
 
 def test_a_webhook_s_secret_is_shown_once_and_what_was_sent_is_sent_again(
