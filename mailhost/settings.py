@@ -323,18 +323,23 @@ if MAILHOST_FORWARD_SMTP:
     CELERY_BEAT_SCHEDULE["forward"] = {"task": "mailstore.tasks.forward", "schedule": 5, "options": {"expires": 5}}
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """A request that is refused is one line; one that failed says where."""
-    if record.levelno < logging.ERROR:
-        record.exc_info = None
-    return True
+def _what_to_tell(record: logging.LogRecord) -> bool:
+    """A request that is refused (4xx) is one line, and none in the API; one that failed (5xx) says where."""
+    if record.levelno >= logging.ERROR:
+        return True
+    record.exc_info = None
+    request = getattr(record, "request", None)
+    return request is None or not request.path.startswith("/api/")
 
 
+LOG_LEVEL = env.read("MAILHOST_LOG_LEVEL", "INFO", env.one_of("DEBUG", "INFO", "WARNING", "ERROR"))
+# Of what is told every few seconds, and tells nothing, only the exceptions.
+EXCEPTIONS_ONLY = {"level": "WARNING" if LOG_LEVEL == "INFO" else LOG_LEVEL}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "filters": {"refusals": {"()": "django.utils.log.CallbackFilter", "callback": _without_traceback}},
+    "filters": {"refusals": {"()": "django.utils.log.CallbackFilter", "callback": _what_to_tell}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "loggers": {
         # Anybody can send any Host header: the refusal is the whole answer.
@@ -344,9 +349,10 @@ LOGGING = {
         "django.request": {"filters": ["refusals"]},
         # Connections that are lost are logged by those who use them, once.
         "psycopg": {"level": "ERROR"},
+        # Each task that was due, received, and succeeded. One that failed is an error.
+        "celery.beat": EXCEPTIONS_ONLY,
+        "celery.worker.strategy": EXCEPTIONS_ONLY,
+        "celery.app.trace": EXCEPTIONS_ONLY,
     },
-    "root": {
-        "handlers": ["stderr"],
-        "level": env.read("MAILHOST_LOG_LEVEL", "INFO", env.one_of("DEBUG", "INFO", "WARNING", "ERROR")),
-    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
 }

@@ -142,7 +142,10 @@ def reachable_program(tree: Tree, home: Path, account: Account) -> Path:
 
 
 def _make_socket_directory(home: Path, account: Account) -> None:
-    """Make the private directory of the Unix sockets, elsewhere if their paths would pass 107 octets."""
+    """Make the private directory of the Unix sockets, elsewhere if their paths would pass 107 octets.
+
+    It stays when the last server stops: whoever starts the next may be waiting for that end, with its path in hand.
+    """
     beside = home / "run"
     note = home / "sockets"
     fits = len(os.fsencode(beside / LONGEST_SOCKET_NAME)) <= SOCKET_PATH_LIMIT
