@@ -18,10 +18,14 @@ _QUOTED = re.compile(rb">(?=>*From )")
 
 
 class Mbox:
-    """An mbox file. A message begins where a line `From ` follows an empty one."""
+    """An mbox file. A message begins where a line `From ` follows an empty one.
 
-    def __init__(self, path: Path) -> None:
+    Refusals call it `name`: its own, without the directory, if none is given.
+    """
+
+    def __init__(self, path: Path, *, name: str = "") -> None:
         self._path = path
+        self._name = name or path.name
         self._file: BinaryIO | None = None
         self._open = ExitStack()
         self._starts = array("q")  # of their From lines, and the end
@@ -38,9 +42,9 @@ class Mbox:
             self._file = self._open.enter_context(self._path.open("rb"))
             self._starts = _starts(self._file)
         except OSError as error:
-            raise Refused(f"{self._path.name} cannot be read: {error.strerror}") from None
+            raise Refused(f"{self._name} cannot be read: {error.strerror}") from None
         if len(self._starts) == 1 and self._starts[0]:
-            raise Refused(f"{self._path.name} is no mbox: it does not begin with From")
+            raise Refused(f"{self._name} is no mbox: it does not begin with From")
         return len(self._starts) - 1
 
     def items(self) -> Iterator[Item]:

@@ -145,6 +145,8 @@ class Command(ProvisioningCommand):
             self.stderr.write(f"{work.address}: {problem}")
         if outcome.failure:
             self.stderr.write(f"{work.address}: {outcome.failure}")
+            if not progress.done:
+                return
         self.stdout.write(
             f"{work.address}: {progress.imported:,} messages came along, {progress.skipped:,} had before, "
             f"{progress.failed:,} cannot."
@@ -253,7 +255,7 @@ def _source(work: _Work, options: dict[str, Any]) -> Source:
     if way == "maildir":
         return maildir.Maildir(path, uidl_format=uidl_format, subfolders=options["subfolders"])
     if way == "mbox":
-        return mbox.Mbox(path)
+        return mbox.Mbox(path, name=text)
     return eml.Folder(path) if path.is_dir() else eml.Zip(path, uidl_format=uidl_format)
 
 

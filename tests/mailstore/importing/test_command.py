@@ -102,8 +102,15 @@ def test_a_server_that_is_away_is_worth_another_try(acme: Customer) -> None:
 
 
 def test_a_mailbox_that_is_not_here_is_told(acme: Customer, eml: Path) -> None:
-    _, errors = run("nobody@acme.test", "--eml", eml, code=1)
+    output, errors = run("nobody@acme.test", "--eml", eml, code=1)
     assert "no mailbox nobody@acme.test" in errors
+    assert output == ""
+
+
+def test_a_file_that_is_not_there_is_told_as_it_was_named(acme: Customer, tmp_path: Path) -> None:
+    path = tmp_path / "missing"
+    _, errors = run("an@acme.test", "--mbox", path, code=1)
+    assert errors == f"an@acme.test: {path} cannot be read: No such file or directory\n"
 
 
 def test_what_makes_no_sense_is_refused(acme: Customer, eml: Path, tmp_path: Path) -> None:
