@@ -1,6 +1,7 @@
 """The audit: who changed what, written in the transaction of the change. Only ever added to."""
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 
 from django.db.models import Model
@@ -20,7 +21,7 @@ Changes = Mapping[str, tuple[Any, Any]]
 def record(
     action: str, target: Model, changes: Changes | None = None, *, detail: Mapping[str, Any] | None = None
 ) -> None:
-    """Write that whoever acts (`principals.acting`) did `action`, such as `mailbox.suspend`, to `target`.
+    """Write that whoever acts (`principals.acting`) did `action`, such as `mailbox.suspended`, to `target`.
 
     `changes` are before and after, by field; those of `PERSONAL` are not told. `detail` is told as it is: numbers and
     words of ours. Belongs into the transaction of the change.
@@ -75,4 +76,8 @@ def _mailbox_of(target: Model) -> int | None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | str) else str(value)

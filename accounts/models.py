@@ -494,7 +494,7 @@ class AuditEvent(models.Model):
     role = models.CharField(max_length=12, blank=True)
     through = models.CharField(max_length=8, choices=Through)
     client_address = models.GenericIPAddressField(null=True)
-    action = models.CharField(max_length=40, help_text="Such as mailbox.suspend.")
+    action = models.CharField(max_length=40, help_text="Such as mailbox.suspended.")
     target_kind = models.CharField(max_length=20)
     target_id = models.BigIntegerField(null=True)
     target = models.CharField(max_length=253, blank=True, help_text="Its name, unless that is personal.")

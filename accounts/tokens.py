@@ -74,7 +74,7 @@ def make(
     with transaction.atomic():
         token.save(force_insert=True)
         token.domains.set(domains)
-        audit.record("token.create", token, detail={"role": role, "scopes": token.scopes})
+        audit.record("token.created", token, detail={"role": role, "scopes": token.scopes})
     return Made(token, text)
 
 
@@ -88,7 +88,7 @@ def rotate(token: ApiToken, *, by: Principal) -> Made:
         _check_strength(token, by=by, maker=_maker(by))
         text = _renewed(token)
         token.save(update_fields=["prefix", "digest"])
-        audit.record("token.rotate", token)
+        audit.record("token.rotated", token)
     return Made(token, text)
 
 
@@ -96,7 +96,7 @@ def revoke(token: ApiToken) -> None:
     """End a token; one that is revoked stays as it is."""
     with transaction.atomic():
         if ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()):
-            audit.record("token.revoke", token)
+            audit.record("token.revoked", token)
     token.refresh_from_db()
 
 

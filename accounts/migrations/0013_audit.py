@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("client_address", models.GenericIPAddressField(null=True)),
-                ("action", models.CharField(help_text="Such as mailbox.suspend.", max_length=40)),
+                ("action", models.CharField(help_text="Such as mailbox.suspended.", max_length=40)),
                 ("target_kind", models.CharField(max_length=20)),
                 ("target_id", models.BigIntegerField(null=True)),
                 (

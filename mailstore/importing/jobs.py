@@ -131,7 +131,7 @@ def start(
             raise AlreadyRunning
         job = ImportJob(tenant_id=mailbox.tenant_id, mailbox=mailbox, source=source, **values)
         job.save(force_insert=True)
-        audit.record("import.start", job, detail={"source": source})
+        audit.record("import.started", job, detail={"source": source})
         _say_go(job)
     return job
 
@@ -151,7 +151,7 @@ def cancel(job: ImportJob) -> None:
     """End a job; what came along stays. One that has ended stays as it is."""
     with transaction.atomic():
         if _change(job, state__in=_OPEN)(state=ImportJob.State.CANCELLED, sealed_password=None, ended_at=Now()):
-            audit.record("import.cancel", job)
+            audit.record("import.cancelled", job)
 
 
 def restart(job: ImportJob, password: str = "", *, secret: str) -> None:
@@ -170,7 +170,7 @@ def restart(job: ImportJob, password: str = "", *, secret: str) -> None:
             heartbeat_at=None,
         ):
             raise AlreadyRunning
-        audit.record("import.restart", job)
+        audit.record("import.restarted", job)
         _say_go(job)
 
 

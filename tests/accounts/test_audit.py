@@ -6,7 +6,7 @@ import pytest
 from django.db import DatabaseError, transaction
 
 from accounts import app_passwords, principals, provisioning
-from accounts.models import AuditEvent, Mailbox
+from accounts.models import AppPassword, AuditEvent, Mailbox
 from accounts.principals import Principal
 from accounts.provisioning import bulk
 from accounts.provisioning.bulk import Item
@@ -65,6 +65,11 @@ def test_many_mailboxes_are_recorded_each(acme: Customer) -> None:
     made = Mailbox.objects.filter(address__startswith="u").values_list("pk", flat=True)
     recorded = AuditEvent.objects.filter(action="mailbox.created", mailbox_id__in=made)
     assert recorded.count() == 3
+
+
+def test_lists_stay_lists_and_enums_are_their_values(acme: Customer) -> None:
+    app_passwords.create(acme.mailbox, name="Outlook", scopes=[AppPassword.Scope.POP3])
+    assert last(acme.mailbox).changes["scopes"] == [None, ["pop3"]]
 
 
 @pytest.mark.parametrize("change", [lambda rows: rows.update(action="x"), lambda rows: rows.delete()])

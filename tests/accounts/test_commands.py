@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -493,6 +494,7 @@ def test_the_audit_is_shown_filtered_and_taken_along(acme: Customer, globex: Cus
     assert run("audit", "--mailbox", "an@acme.test", "--until", "1999-01-31") == ""
     [shown] = map(json.loads, run("audit", "--json", "--last", "1").splitlines())
     assert (shown["action"], shown["through"]) == ("mailbox.suspended", "command")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", shown["at"])
     head, row = csv.reader(io.StringIO(run("audit", "--csv", "--last", "1")))
     assert dict(zip(head, row, strict=True))["changes"] == '{"state": ["active", "suspended"]}'
 

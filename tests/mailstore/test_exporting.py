@@ -158,7 +158,7 @@ def test_the_command_writes_a_file_for_the_operator_alone(acme: Customer, tmp_pa
     assert told.getvalue() == f"an@acme.test: {file.stat().st_size:,} octets written.\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(unzipped(file.read_bytes())) == 1
-    event = AuditEvent.objects.get(action="mailbox.export")
+    event = AuditEvent.objects.get(action="mailbox.exported")
     assert (event.through, event.mailbox_id, event.changes) == ("command", acme.mailbox.pk, {"format": "eml"})
     with pytest.raises(CommandError, match="File exists"):
         call_command("export", "an@acme.test", "--output", str(file))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -46,7 +47,7 @@ class Command(ProvisioningCommand):
             table.writerows([guarded(_text(row[column])) for column in _COLUMNS] for row in rows)
             return
         for row in rows:
-            self.stdout.write(json.dumps(row, default=str, ensure_ascii=False) if options["json"] else _line(row))
+            self.stdout.write(json.dumps(row, default=_text, ensure_ascii=False) if options["json"] else _line(row))
 
 
 def _found(options: dict[str, Any]) -> Any:
@@ -80,4 +81,6 @@ def _line(row: dict[str, Any]) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, datetime):  # as the API writes it
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

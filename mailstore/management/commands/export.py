@@ -33,7 +33,7 @@ class Command(ProvisioningCommand):
         bar.disable = not sys.stderr.isatty()
         octets = 0
         with principals.acting_as(principals.COMMAND):
-            audit.record("mailbox.export", mailbox, detail={"format": options["format"]})
+            audit.record("mailbox.exported", mailbox, detail={"format": options["format"]})
         with ExitStack() as until_the_end:
             file = until_the_end.enter_context(_new(output)) if output else sys.stdout.buffer
             until_the_end.enter_context(bar)

@@ -205,7 +205,7 @@ class _Imports:
         try:
             mailbox = provisioning.find_mailbox(work.address)
             with principals.acting_as(principals.COMMAND):
-                audit.record("mailbox.import", mailbox, detail={"source": self._options["way"]})
+                audit.record("import.started", mailbox, detail={"source": self._options["way"]})
             outcome.progress = bring(_source(work, self._options), mailbox, _settings(self._options), watch=watch)
             outcome.code = 1 if outcome.progress.failed else 0
         except provisioning.REFUSALS as error:

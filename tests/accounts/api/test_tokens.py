@@ -37,7 +37,7 @@ def test_making_rotating_and_revoking_is_in_the_audit(admin: Program) -> None:
     assert admin.send("DELETE", f"/tokens/{rotated['prefix']}/").status_code == 204
     assert refusal(Program(rotated["token"]).send("GET", "/tokens/"), 401)
     events = AuditEvent.objects.filter(token_id__isnull=False).order_by("pk")
-    assert [event.action for event in events] == ["token.create", "token.rotate", "token.revoke"]
+    assert [event.action for event in events] == ["token.created", "token.rotated", "token.revoked"]
     assert {event.through for event in events} == {"api"}
     assert {event.client_address for event in events} == {admin.defaults["REMOTE_ADDR"]}
     assert "mh_" not in str(list(events.values()))

@@ -58,7 +58,7 @@ def test_mail_comes_into_the_mailbox_that_was_named(acme: Customer, globex: Cust
     assert run("AN@acme.test", "--eml", eml) == ("AN@acme.test: 2 messages came along, 0 had before, 0 cannot.\n", "")
     assert [octets for _, octets in maildrop(acme.mailbox)] == [A, b"X-UIDL: kept\r\n" + B]
     assert maildrop(globex.mailbox) == []
-    event = AuditEvent.objects.get(action="mailbox.import")
+    event = AuditEvent.objects.get(action="import.started")
     assert (event.through, event.mailbox_id, event.changes) == ("command", acme.mailbox.pk, {"source": "eml"})
 
 

@@ -173,7 +173,7 @@ def test_it_ends_as_soon_as_it_is_cancelled(acme: Customer, config: Config) -> N
     assert state(job)[0] == "cancelled"
     assert maildrop(acme.mailbox) == []
     actions = [event.action for event in AuditEvent.objects.filter(action__startswith="import").order_by("pk")]
-    assert actions == ["import.start", "import.cancel", "import.restart", "import.cancel"]
+    assert actions == ["import.started", "import.cancelled", "import.restarted", "import.cancelled"]
 
 
 def _cancelled_meanwhile(self: Any, stored: Any) -> None:
@@ -305,7 +305,7 @@ def test_the_web_starts_what_the_worker_runs(acme: Customer, globex: Customer, c
             finally:
                 cursor.execute("RESET ROLE")
     assert state(job) == ("done", 3, 3, 0, 0)
-    event = AuditEvent.objects.get(action="import.start")
+    event = AuditEvent.objects.get(action="import.started")
     assert (event.tenant_id, event.mailbox_id, event.role) == (acme.tenant.pk, acme.mailbox.pk, "")
     assert event.through == "api"
     assert "secret" not in str(event.changes)
