@@ -15,7 +15,7 @@ from accounts.models import IdempotencyKey
 from accounts.principals import Principal
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_KEPT: Final = ("Content-Type", "Location", "ETag")  # headers
+_KEPT: Final = ("Content-Type", "Cache-Control", "Location", "ETag")  # headers
 
 
 class Claim(NamedTuple):

@@ -284,7 +284,9 @@ def test_the_same_request_is_carried_out_once(admin: Program) -> None:
     again = admin.send("POST", "/tokens/", WANTED, Idempotency_Key="key-1")
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.content == first.content
-    assert (again["Location"], again["ETag"]) == (first["Location"], first["ETag"])
+    assert first["Cache-Control"] == "no-store"
+    for name in ("Cache-Control", "Content-Type", "Location", "ETag"):
+        assert again[name] == first[name]
     assert again["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first
     assert ApiToken.objects.count() == 2
