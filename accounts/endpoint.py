@@ -88,8 +88,16 @@ class Endpoint:
             return Answer(Result.AWAY, error=f"there was no answer within {self._config.timeout:g} seconds")
         except ssl.SSLError:
             return Answer(Result.AWAY, error="TLS failed: its certificate is not valid for it, or its version is old")
-        except (OSError, http.client.HTTPException, ValueError):
-            return Answer(Result.AWAY, error="there was no answer in HTTP")
+        except ConnectionRefusedError:
+            return Answer(Result.AWAY, error="the connection was refused")
+        except http.client.RemoteDisconnected:
+            return Answer(Result.AWAY, error="the connection was closed without an answer")
+        except ConnectionError:
+            return Answer(Result.AWAY, error="the connection was broken off")
+        except OSError:
+            return Answer(Result.AWAY, error="there is no way to its address")
+        except (http.client.HTTPException, ValueError):
+            return Answer(Result.AWAY, error="its answer is not HTTP")
 
     def _attempt(self, parcel: Parcel, addresses: list[outside.Address]) -> Answer:
         """One attempt, on the connection that there is or on one to these addresses. Raises `TimeoutError` if late."""

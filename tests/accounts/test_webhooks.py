@@ -232,8 +232,8 @@ def test_it_works_again_as_soon_as_the_endpoint_does(acme: Customer, hook: Recei
     ("answer", "error"),
     [
         (drip, "there was no answer within 0.5 seconds"),
-        (hang_up, "there was no answer in HTTP"),
-        (garbage, "there was no answer in HTTP"),
+        (hang_up, "the connection was closed without an answer"),
+        (garbage, "its answer is not HTTP"),
         (302, "it answered 302: redirects are not followed"),
         (404, "it answered 404"),
     ],
@@ -249,6 +249,15 @@ def test_an_answer_that_is_none_ends_in_time_and_is_told(
     assert time.monotonic() - began < 3
     assert WebhookDelivery.objects.get().last_error == error
     assert len(hook.requests) == 1
+
+
+def test_a_refused_connection_is_told(acme: Customer) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and not listened at
+        add(acme, f"http://127.0.0.1:{nobody.getsockname()[1]}/")
+        emit(acme)
+        assert send() == 0
+    assert WebhookDelivery.objects.get().last_error == "the connection was refused"
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(acme: Customer, hook: Receiver) -> None:
