@@ -130,6 +130,11 @@ def trust(domain: Domain) -> None:
     domain.refresh_from_db()
 
 
+def is_trusted(domain: Domain) -> bool:
+    """Whether it is verified because an operator said so."""
+    return domain.state == Domain.State.VERIFIED and domain.checked_at is None
+
+
 def look(domain: Domain, resolver: Resolver) -> Finding:
     """What DNS says of a domain. Never raises for what DNS says."""
     name, text = record(domain)

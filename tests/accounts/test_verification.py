@@ -312,6 +312,14 @@ def test_the_command_can_be_told_to_trust(pending: Domain) -> None:
         call_command("verifydomain", "nobody.test")
 
 
+def test_the_command_says_what_was_taken_on_trust(pending: Domain, server: NameServer) -> None:
+    verification.trust(pending)
+    out = StringIO()
+    with override_settings(MAILHOST_DNS_SERVERS=[("127.0.0.1", server.port)]):
+        call_command("verifydomain", "acme.test", stdout=out)
+    assert out.getvalue() == "Domain acme.test: verified, taken on trust; DNS is not asked for it.\n"
+
+
 def test_a_claim_that_nobody_shows_to_be_his_lapses(acme: Customer, globex: Customer) -> None:
     old, _ = provisioning.add_domain("old.test", tenant=acme.tenant, verified=False)
     new, _ = provisioning.add_domain("new.test", tenant=acme.tenant, verified=False)
