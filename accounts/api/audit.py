@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 import django_filters as filters
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -14,13 +14,13 @@ from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 
-from accounts import addresses, scope
+from accounts import addresses, permissions, scope
 from accounts.addresses import BadAddress
 from accounts.api.filters import At, Whole
 from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
 from accounts.api.views import Resource, needs
-from accounts.models import AuditEvent, Domain, Mailbox, Tenant
+from accounts.models import ApiToken, AuditEvent, Domain, Mailbox, Tenant
 
 _BATCH: Final = 500  # rows
 
@@ -29,12 +29,17 @@ class AuditEventShown(serializers.ModelSerializer[AuditEvent]):
     """Who changed what. People are named by the ids of their rows."""
 
     actor = serializers.SerializerMethodField(help_text="`user 7`, `token 5`; empty: the system.")
+    token_prefix = serializers.CharField(
+        read_only=True,
+        allow_null=True,
+        help_text="Of the token that did it, as `/tokens/` has it now, to whoever may see it.",
+    )
 
     class Meta:
         model = AuditEvent
         fields: ClassVar = [
-            "id", "at", "actor", "role", "through", "client_address", "action", "target_kind", "target_id", "target",
-            "tenant_id", "reseller_id", "domain_id", "mailbox_id", "changes",
+            "id", "at", "actor", "token_prefix", "role", "through", "client_address", "action", "target_kind",
+            "target_id", "target", "tenant_id", "reseller_id", "domain_id", "mailbox_id", "changes",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -53,7 +58,7 @@ class AuditFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has
     """What one would look for."""
 
     actor = filters.CharFilter(method="of_actor", help_text="`user 7` or `token 5`.")
-    action = filters.CharFilter(help_text="Such as mailbox.close.")
+    action = filters.CharFilter(help_text="Such as mailbox.closed.")
     target_kind = filters.CharFilter()
     target_id = Whole(min_value=0, max_value=2**63 - 1)
     tenant = filters.CharFilter(method="of_tenant", help_text="Its slug.")
@@ -105,6 +110,13 @@ class AuditEvents(Resource):
     lookup_field = "id"
     orderings = ("-id",)
     filterset_class = AuditFilters
+
+    def rows(self) -> QuerySet[Any]:
+        may = permissions.may(self.principal, "tokens", "read")
+        tokens = ApiToken.objects.visible_to(self.principal) if may else ApiToken.objects.none()
+        prefix = tokens.filter(pk=OuterRef("token_id")).values("prefix")
+        found: QuerySet[Any] = super().rows().annotate(token_prefix=Subquery(prefix))
+        return found
 
     @extend_schema(
         parameters=[OpenApiParameter("format", str, enum=["ndjson", "csv"], default="ndjson")],

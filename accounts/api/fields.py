@@ -47,9 +47,11 @@ class LimitsShown(serializers.ModelSerializer[Allowance]):
 
 
 class HasShown(serializers.ModelSerializer[Allowance]):
-    """How much it has. Octets are counted here while there is a limit on them; null without."""
+    """How much it has."""
 
-    octets = serializers.SerializerMethodField()
+    octets = serializers.SerializerMethodField(
+        help_text="Counted only while `max_octets` is a number; null without. `/usage/` counts them in any case."
+    )
 
     class Meta:
         model = Allowance

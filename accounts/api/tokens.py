@@ -29,7 +29,7 @@ class TokenShown(serializers.ModelSerializer[ApiToken]):
     class Meta:
         model = ApiToken
         fields: ClassVar = [
-            "prefix", "name", "role", "tenant", "reseller", "domains", "mailbox", "scopes", "allowed_networks",
+            "id", "prefix", "name", "role", "tenant", "reseller", "domains", "mailbox", "scopes", "allowed_networks",
             "requests_per_minute", "expires_at", "revoked_at", "last_used_at", "last_used_address", "created_at",
         ]  # fmt: skip
         read_only_fields = fields

@@ -168,9 +168,13 @@ class Webhooks(Resource):
 class EventShown(serializers.ModelSerializer[Event]):
     """Something that happened."""
 
+    type = serializers.CharField(source="kind", read_only=True, help_text="Such as mailbox.created.")
+    # DRF takes fields out of the class: `Serializer.data` stays what it is.
+    data = serializers.JSONField(source="payload", read_only=True)  # type: ignore[assignment]
+
     class Meta:
         model = Event
-        fields: ClassVar = ["id", "kind", "payload", "created_at"]
+        fields: ClassVar = ["id", "type", "data", "created_at"]
         read_only_fields = fields
 
 
@@ -190,7 +194,7 @@ class WebhookDeliveryShown(serializers.ModelSerializer[WebhookDelivery]):
 
 class WebhookDeliveryFilters(filters.FilterSet):  # type: ignore[misc] # django-filter has no types
     state = filters.ChoiceFilter(choices=WebhookDelivery.State.choices)
-    kind = filters.CharFilter(field_name="event__kind")
+    type = filters.CharFilter(field_name="event__kind")
     created_since = At(field_name="created_at", lookup_expr="gte")
     created_until = At(field_name="created_at", lookup_expr="lt")
 

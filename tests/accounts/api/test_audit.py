@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from accounts import audit, principals, provisioning
-from accounts.models import AuditEvent
+from accounts.models import ApiToken, AuditEvent
 from accounts.principals import Principal
-from tests.accounts.api.programs import Program, refusal
+from tests.accounts.api.programs import Program, refusal, token_text
 from tests.fixtures import Customer
 
 
@@ -15,12 +15,12 @@ from tests.fixtures import Customer
 def events(acme: Customer, globex: Customer) -> None:
     """Two events of each tenant."""
     for customer in (acme, globex):
-        audit.record("mailbox.suspend", customer.mailbox, {"state": ("active", "suspended")})
+        audit.record("mailbox.suspended", customer.mailbox, {"state": ("active", "suspended")})
         with principals.acting_as(Principal(role="operator", user_id=7, through="admin", address="192.0.2.7")):
-            audit.record("domain.change", customer.domain, {"name": ("=1+1", "b")})
+            audit.record("domain.changed", customer.domain, {"name": ("=1+1", "b")})
 
 
-OURS = ("mailbox.suspend", "domain.change")
+OURS = ("mailbox.suspended", "domain.changed")
 
 
 def shown_of(program: Program, query: str = "") -> list[Any]:
@@ -33,7 +33,7 @@ def shown_of(program: Program, query: str = "") -> list[Any]:
 def test_each_sees_the_audit_of_what_exists_for_him(admin: Program, host: Program, globex: Customer) -> None:
     assert len(shown_of(host)) == 4
     shown = shown_of(admin)
-    assert [event["action"] for event in shown] == ["domain.change", "mailbox.suspend"]
+    assert [event["action"] for event in shown] == ["domain.changed", "mailbox.suspended"]
     assert shown[0]["actor"] == "user 7"
     assert shown[0]["client_address"] == "192.0.2.7"
     assert shown[1]["changes"] == {"state": ["active", "suspended"]}
@@ -47,7 +47,7 @@ def test_each_sees_the_audit_of_what_exists_for_him(admin: Program, host: Progra
 @pytest.mark.parametrize(
     ("query", "count"),
     [
-        ("action=mailbox.suspend", 1),
+        ("action=mailbox.suspended", 1),
         ("action=mailbox.close", 0),
         ("actor=user%207", 1),
         ("actor=token%207", 0),
@@ -87,10 +87,10 @@ def test_the_audit_is_exported(admin: Program) -> None:
     assert answer["Content-Type"] == "application/x-ndjson"
     found = [json.loads(line)["action"] for line in text.splitlines()]
     assert [action for action in found if action in OURS] == list(OURS)
-    answer, text = streamed(admin, "format=csv&action=mailbox.suspend")
+    answer, text = streamed(admin, "format=csv&action=mailbox.suspended")
     assert answer["Content-Disposition"] == 'attachment; filename="audit.csv"'
     head, row = csv.reader(text.splitlines())
-    assert dict(zip(head, row, strict=True))["action"] == "mailbox.suspend"
+    assert dict(zip(head, row, strict=True))["action"] == "mailbox.suspended"
     assert refusal(admin.send("GET", "/audit-events/export/", query="format=xml"), 400)
 
 
@@ -102,8 +102,29 @@ def test_nobody_writes_the_audit(host: Program) -> None:
 
 def test_changes_over_the_api_say_who_and_from_where(admin: Program, acme: Customer) -> None:
     admin.send("POST", "/tokens/", {"name": "x", "role": "support", "tenant": "acme", "scopes": ["mailboxes:read"]})
-    [event] = admin.read("/audit-events/", "action=token.create&through=api")["items"]
-    assert event["actor"].startswith("token ")
+    [event] = admin.read("/audit-events/", "action=token.created&through=api")["items"]
+    token = ApiToken.objects.get(pk=int(event["actor"].removeprefix("token ")))
+    assert event["token_prefix"] == token.prefix
+    shown = admin.read(f"/tokens/{token.prefix}/")
+    assert event["actor"] == f"token {shown['id']}"
+    assert json.loads(streamed(admin, "action=token.created&through=api")[1])["token_prefix"] == token.prefix
     assert event["role"] == "tenant-admin"
     assert event["tenant_id"] == acme.tenant.pk
     assert provisioning.find_tenant("acme")
+
+
+def test_another_ones_token_has_no_prefix(admin: Program, host: Program, acme: Customer) -> None:
+    with principals.acting_as(Principal(role="operator", token_id=ApiToken.objects.get(role="operator").pk)):
+        audit.record("mailbox.suspended", acme.mailbox)
+    ours = "action=mailbox.suspended"
+    assert [event["token_prefix"] for event in shown_of(admin, ours)] == [None]
+    assert [event["token_prefix"] for event in shown_of(host, ours)] == [ApiToken.objects.get(role="operator").prefix]
+
+
+def test_who_may_read_no_tokens_sees_no_prefix(acme: Customer, admin: Program) -> None:
+    with principals.acting_as(Principal(role="tenant-admin", token_id=ApiToken.objects.get().pk)):
+        audit.record("mailbox.suspended", acme.mailbox)
+    weak = Program(token_text("tenant-admin", tenant=acme.tenant, scopes=["audit-events:read"]))
+    [event] = shown_of(weak, "action=mailbox.suspended")
+    assert event["actor"].startswith("token ")
+    assert event["token_prefix"] is None

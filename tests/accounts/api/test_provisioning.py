@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from accounts import limits, provisioning
+from accounts import events, limits, provisioning, webhooks
 from accounts.models import Alias, AuditEvent, Domain, Mailbox, Reseller, Tenant
 from tests.accounts.api.programs import Program, refusal, token_text
 from tests.fixtures import Customer
@@ -331,3 +331,15 @@ def test_a_list_of_many_mailboxes_reads_a_page(admin: Program, acme: Customer, g
     assert "Seq Scan on accounts_mailbox" not in plan
     assert Tenant.objects.count() == 2
     assert Domain.objects.count() == 2
+
+
+def test_a_delivery_shows_its_event_as_it_is_sent(admin: Program, acme: Customer, globex: Customer) -> None:
+    for customer in (acme, globex):
+        webhooks.add("https://example.com/", tenant=customer.tenant, allow_private=False)
+        events.emit("mailbox.created", tenant_id=customer.tenant.pk, domain=customer.domain.name, payload={"id": 1})
+    [webhook] = admin.read("/webhooks/")["items"]
+    path = f"/webhooks/{webhook['id']}/deliveries/"
+    [delivery] = admin.read(path, "type=mailbox.created")["items"]
+    assert set(delivery["event"]) == {"id", "type", "data", "created_at"}
+    assert (delivery["event"]["type"], delivery["event"]["data"]) == ("mailbox.created", {"id": 1})
+    assert admin.read(path, "type=mailbox.closed")["items"] == []
