@@ -1,18 +1,22 @@
 """The admin of who has mail. Its forms write through `accounts.provisioning`, and so does everything else here."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
 
 from accounts import (
     addresses,
@@ -290,17 +294,17 @@ class _LimitedPage(Provisioned):
     @admin.display(description="has, of what it may have")
     def has(self, target: Any) -> str:
         allowance = limits.of(target)
-        found = [
-            f"{getattr(allowance, what):,} of {_or_none(getattr(allowance, f'max_{what}'))} {what}"
-            for what in ("domains", "mailboxes", "aliases")
-            if f"max_{what}" in self.limited
-        ]
-        used = quotas.rounded(limits.used_octets(target))
-        return ", ".join([*found, f"{used} of {quotas.exact(allowance.max_octets)} octets"])
-
-
-def _or_none(limit: int | None) -> str:
-    return "none" if limit is None else f"{limit:,}"
+        found = []
+        for model in (Domain, Mailbox, Alias):
+            one, many = str(model._meta.verbose_name), str(model._meta.verbose_name_plural)
+            if f"max_{many}" not in self.limited:
+                continue
+            has, most = getattr(allowance, many), getattr(allowance, f"max_{many}")
+            what = one if (has if most is None else most) == 1 else many
+            found.append(limits.told(f"{has:,}", None if most is None else f"{most:,}", f" {what}"))
+        used, room = quotas.rounded(limits.used_octets(target)), allowance.max_octets
+        found.append(limits.told(used, None if room is None else quotas.exact(room), " octets"))
+        return "; ".join(found)
 
 
 # --- Resellers, tenants and domains --------------------------------------------------------------------------------
@@ -764,10 +768,7 @@ class MailboxAdmin(Importing, Provisioned):
     sheet_columns = mailbox_sheets.COLUMNS
     form = MailboxForm
     add_form = MailboxAddForm
-    list_display = (
-        "address", "name", "tenant", "shown_state", "used", "quota", "message_count", "last_login_at",
-        "last_login_address",
-    )  # fmt: skip
+    list_display = ("address", "tenant", "shown_state", "used", "quota", "last_login_at")
     list_filter = (StateFilter, TenantFilter, "pop3_enabled", "legal_hold")
     list_select_related = ("tenant",)
     ordering = ("address", "pk")
@@ -1076,7 +1077,7 @@ class ApiTokenAdmin(_Revocable):
 
     resource = "tokens"
     add_form = ApiTokenAddForm
-    list_display = ("name", "prefix", "role", "tenant", "reseller", "expires_at", "last_used_at", "revoked_at")
+    list_display = ("name", "role", "tenant", "expires_at", "last_used_at", "revoked_at")
     list_filter = (TenantFilter, "role")
     list_select_related = ("tenant", "reseller")
     ordering = ("-pk",)
@@ -1192,6 +1193,7 @@ class WebhookAdmin(Provisioned):
 class WebhookDeliveryAdmin(ReadOnly):
     """What was sent to webhooks, and what became of it."""
 
+    audited = False
     resource = "webhooks"
     list_display = ("created_at", "webhook", "kind", "state", "attempts", "last_status", "last_error", "delivered_at")
     list_filter = ("state", TenantFilter)
@@ -1244,28 +1246,69 @@ class AuditEventAdmin(ReadOnly):
     """Who changed what. People are named by the ids of their rows."""
 
     resource = "audit-events"
-    list_display = ("at", "action", "shown_target", "actor", "role", "through", "client_address")
+    audited = False
+    list_display = ("at", "action", "shown_target", "actor", "through")
     list_filter = ("through", ActorRoleFilter)
     sortable_by = ()
     ordering = ("-pk",)
     search_fields = ("action__startswith", "target__startswith")
     search_help_text = "The beginning of an action, such as mailbox., or of a name."
-    narrowed_by = ("mailbox_id__exact", "domain_id__exact", "tenant_id__exact", "user_id__exact", "token_id__exact")
+    narrowed_by = (
+        "mailbox_id__exact", "domain_id__exact", "tenant_id__exact", "user_id__exact", "token_id__exact",
+        "target_kind__exact", "target_id__exact",
+    )  # fmt: skip
     fields = (
         "at", "action", "shown_target", "changes", "actor", "role", "through", "client_address", "tenant_id",
         "reseller_id", "domain_id", "mailbox_id",
     )  # fmt: skip
     readonly_fields = ("shown_target", "actor")
 
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        found: Any = super().get_changelist_instance(request)
+        self._find_pages(request, found.result_list)
+        return found
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        found = super().get_object(request, object_id, from_field)
+        self._find_pages(request, [found] if found else [])
+        return found
+
+    def _find_pages(self, request: HttpRequest, shown: Iterable[Any]) -> None:
+        """Give each its `pages`: by model and key, where what it names is shown to whoever looks."""
+        named: dict[str, set[int]] = defaultdict(set)
+        pages: dict[tuple[str, int], str] = {}
+        for event in shown:
+            event.pages = pages
+            for kind, key in (
+                (event.target_kind, event.target_id),
+                ("apitoken", event.token_id),
+                ("user", event.user_id),
+            ):
+                if key is not None:
+                    named[kind].add(key)
+        for page in self.admin_site._registry.values():  # all of them are `Scoped`
+            keys = named.get(page.opts.model_name or "")
+            if keys and page.has_view_permission(request):
+                there = page.get_queryset(request).order_by().filter(pk__in=keys).values_list("pk", flat=True)
+                view = f"admin:{page.opts.app_label}_{page.opts.model_name}_change"
+                pages |= {(str(page.opts.model_name), key): reverse(view, args=[quote(key)]) for key in there}
+
     @admin.display(description="target")
-    def shown_target(self, event: AuditEvent) -> str:
-        return f"{event.target_kind} {event.target or event.target_id or ''}"
+    def shown_target(self, event: Any) -> str:
+        text = f"{event.target_kind} {event.target or event.target_id or ''}"
+        return _linked(text, event.pages.get((event.target_kind, event.target_id)))
 
     @admin.display(description="who")
-    def actor(self, event: AuditEvent) -> str:
+    def actor(self, event: Any) -> str:
         if event.token_id:
-            return f"token {event.token_id}"
-        return f"user {event.user_id}" if event.user_id else event.get_through_display()
+            return _linked(f"token {event.token_id}", event.pages.get(("apitoken", event.token_id)))
+        if event.user_id:
+            return _linked(f"user {event.user_id}", event.pages.get(("user", event.user_id)))
+        return str(event.get_through_display())
+
+
+def _linked(text: str, page: str | None) -> str:
+    return format_html('<a href="{}">{}</a>', page, text) if page else text
 
 
 MAILBOX_PAGES.append(("Audit", "admin:accounts_auditevent_changelist", "mailbox_id__exact"))

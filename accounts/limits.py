@@ -30,6 +30,11 @@ def of(target: Reseller | Tenant | Domain) -> Allowance:
     return found
 
 
+def told(has: str, most: str | None, what: str = "") -> str:
+    """How much it has, of how much it may have; `what` follows the number."""
+    return f"{has}{what}, no limit" if most is None else f"{has} of {most}{what}"
+
+
 def open_for(target: Reseller | Tenant | Domain) -> None:
     """Begin to count for what was just made."""
     Allowance.objects.bulk_create([Allowance(**_key(target))])

@@ -21,8 +21,8 @@ class Role(models.TextChoices):
 
     OPERATOR = "operator"
     RESELLER = "reseller"
-    TENANT_ADMIN = "tenant-admin", "tenant admin"
-    DOMAIN_ADMIN = "domain-admin", "domain admin"
+    TENANT_ADMIN = "tenant-admin", "Tenant admin"
+    DOMAIN_ADMIN = "domain-admin", "Domain admin"
     SUPPORT = "support"
     MEMBER = "member"
 
@@ -482,7 +482,7 @@ class AuditEvent(models.Model):
     class Through(models.TextChoices):
         API = "api", "API"
         ADMIN = "admin"
-        PAGES = "pages", "owner's pages"
+        PAGES = "pages", "Owner's pages"
         COMMAND = "command", "manage.py"
         SYSTEM = "system"
 

@@ -74,6 +74,8 @@ class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not gene
     view_on_site = False
     narrowed_by: ClassVar[Sequence[str]] = ()
     row_pages: ClassVar[Sequence[RowPage]] = ()
+    audited: ClassVar[bool] = True
+    """Whether the audit tells of these rows."""
     resource: ClassVar[str]
     verbs: ClassVar[Mapping[str, str]] = {"view": "read", "add": "create", "change": "change", "delete": "delete"}
 
@@ -142,12 +144,18 @@ class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not gene
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
         row = kwargs.get("obj")
+        context["audited"] = self.audited
         context["row_pages"] = [
             (page.title, reverse(self._url(page.name), args=[quote(row.pk)]))
             for page in self.row_pages
             if row is not None and page.applies(row) and may(request, page.resource, page.verb)
         ]
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """What the audit tells of a row, to whoever may read that: it knows of changes from everywhere."""
+        query = {"target_kind__exact": self.opts.model_name or "", "target_id__exact": unquote(object_id)}
+        return HttpResponseRedirect(f"{reverse('admin:accounts_auditevent_changelist')}?{urlencode(query)}")
 
     def _url(self, view: str) -> str:
         return f"admin:{self.opts.label_lower.replace('.', '_')}_{view}"

@@ -157,6 +157,7 @@ class OpenFilter(admin.SimpleListFilter):
 class MaildropSessionAdmin(ReadOnly):
     """POP3 sessions: those that are open, and those that fetched or removed something."""
 
+    audited = False  # it names rows by their numbers, and these have none
     resource = "sessions"
     list_display = ("started_at", "mailbox", "client_address", "secure", "how_ended", "fetched", "expunged")
     list_filter = (OpenFilter, "end", "secure", TenantFilter)
@@ -424,6 +425,7 @@ class KindFilter(admin.SimpleListFilter):
 class ListenerAdmin(ReadOnly):
     """Listener processes. One without a heartbeat is gone, and its row goes with the next purge."""
 
+    audited = False
     resource = "listeners"
     list_display = ("kind", "host", "pid", "started_at", "heartbeat_at", "alive", "open_sessions")
     list_filter = (KindFilter,)

@@ -146,7 +146,7 @@ def test_an_operator_sees_every_row_of_every_tenant(model: type[Model], rows: Ro
     for row in rows[model].values():
         assert url(model, "change", row.pk) in listed
         page(operator, url(model, "change", row.pk))
-        page(operator, url(model, "history", row.pk))
+        assert operator.get(url(model, "history", row.pk), follow=True).status_code == 200
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -158,7 +158,7 @@ def test_what_belongs_to_another_tenant_does_not_exist(model: type[Model], rows:
         assert url(model, "change", ours.pk) in listed
         assert "globex" not in listed
         assert "globex" not in page(boss, url(model, "change", ours.pk))
-        assert "globex" not in page(boss, url(model, "history", ours.pk))
+        assert "globex" not in boss.get(url(model, "history", ours.pk), follow=True).content.decode()
     nowhere = 999_999 if model is not MaildropSession else "00000000-0000-0000-0000-000000000000"
     for view in ("change", "history", "delete"):
         for method in (boss.get, boss.post):
@@ -206,7 +206,8 @@ def test_everybody_may_do_what_the_table_says(model: type[Model], role: str, row
     if not changes:
         assert somebody.post(url(model, "change", own), {}).status_code in (302, 403)
     assert somebody.get(url(model, "delete", own)).status_code in ((200,) if deletes else (302, 403))
-    assert somebody.get(url(model, "history", own)).status_code in ((200,) if reads else (302, 403))
+    history = somebody.get(url(model, "history", own), follow=True)
+    assert history.status_code == (200 if role in permissions.TABLE["audit-events"]["read"] else 403)
 
     if role == Role.OPERATOR:
         assert somebody.get(url(model, "change", foreign)).status_code == 200
@@ -390,6 +391,33 @@ def test_the_audit_is_narrowed_to_a_mailbox_and_to_who_had_no_role(
     )
 
 
+def test_the_audit_leads_to_what_exists_for_whoever_looks(
+    boss: Client, operator: Client, acme: Customer, globex: Customer
+) -> None:
+    def links_of(client: Client) -> list[str]:
+        return re.findall(r'<a href="([^"]*)">mailbox \d+</a>', page(client, url(AuditEvent, "changelist")))
+
+    both = {url(Mailbox, "change", customer.mailbox.pk) for customer in (acme, globex)}
+    assert both <= set(links_of(operator))
+    assert set(links_of(boss)) == {url(Mailbox, "change", acme.mailbox.pk)}
+    event = AuditEvent.objects.filter(mailbox_id=acme.mailbox.pk).latest("pk")
+    assert url(Mailbox, "change", acme.mailbox.pk) in page(boss, url(AuditEvent, "change", event.pk))
+    Mailbox.objects.filter(pk=acme.mailbox.pk).delete()
+    assert not links_of(boss)
+
+
+def test_the_history_of_a_row_is_what_the_audit_tells_of_it(boss: Client, acme: Customer, globex: Customer) -> None:
+    other = acme.add("binh")
+    assert url(Mailbox, "history", acme.mailbox.pk) in page(boss, url(Mailbox, "change", acme.mailbox.pk))
+    response = boss.get(url(Mailbox, "history", acme.mailbox.pk), follow=True)
+    shown = response.content.decode()
+    assert response.status_code == 200
+    assert f">mailbox {acme.mailbox.pk}<" in shown
+    assert f">mailbox {other.pk}<" not in shown
+    hidden = boss.get(url(Mailbox, "history", globex.mailbox.pk), follow=True).content.decode()
+    assert f"mailbox {globex.mailbox.pk}<" not in hidden
+
+
 def test_a_refusal_is_one_line_in_the_log(
     boss: Client, operator: Client, acme: Customer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -523,7 +551,7 @@ def test_a_reseller_makes_tenants_and_limits_them(rows: "Rows", acme: Customer) 
     acme.tenant.refresh_from_db()
     assert acme.tenant.reseller == rows[Reseller]["acme"]  # only the host gives a tenant away
     assert (limits.of(acme.tenant).max_mailboxes, limits.of(acme.tenant).max_octets) == (1, 5 * 2**30)
-    assert "1 of 1 mailboxes" in page(seller, path)
+    assert "1 of 1 mailbox;" in page(seller, path)
     assert "may have 1 mailboxes" in said(seller, url(Mailbox, "add"), {"address": "binh@acme.test"})
     assert "Closed" in said(seller, url(Tenant, "delete", made.pk), {"post": "yes"})
 
@@ -532,7 +560,7 @@ def test_who_may_not_set_limits_sees_them(rows: "Rows", boss: Client, acme: Cust
     limits.set_limits(acme.tenant, max_mailboxes=7)
     path = url(Tenant, "change", acme.tenant.pk)
     shown = page(boss, path)
-    assert "1 of 7 mailboxes" in shown
+    assert "1 domain, no limit; 1 of 7 mailboxes" in shown
     assert "max_mailboxes" not in shown
     assert "was changed" in said(boss, path, {"name": "Acme", "max_mailboxes": ""})
     assert limits.of(acme.tenant).max_mailboxes == 7

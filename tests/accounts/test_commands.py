@@ -407,9 +407,9 @@ def test_adddomain_takes_all_that_a_domain_has(acme: Customer, globex: Customer)
 def test_setlimits_sets_and_shows(acme: Customer) -> None:
     assert run("setlimits", "domain", "acme.test", "--mailboxes", "1", "--octets", "5G").splitlines() == [
         "Domain acme.test:",
-        "  domains: 0 of none",
+        "  domains: 0, no limit",
         "  mailboxes: 1 of 1",
-        "  aliases: 0 of none",
+        "  aliases: 0, no limit",
         "  octets: 0 of 5G",
     ]
     assert AuditEvent.objects.latest("pk").changes == {"max_mailboxes": [None, 1], "max_octets": [None, 5 * 2**30]}

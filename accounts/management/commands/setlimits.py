@@ -35,10 +35,8 @@ class Command(ProvisioningCommand):
         allowance = limits.of(target)
         self.stdout.write(f"{options['kind'].capitalize()} {target}:")
         for what in ("domains", "mailboxes", "aliases"):
-            self.stdout.write(f"  {what}: {getattr(allowance, what)} of {_shown(getattr(allowance, f'max_{what}'))}")
-        used = quotas.rounded(limits.used_octets(target))
-        self.stdout.write(f"  octets: {used} of {quotas.exact(allowance.max_octets)}")
-
-
-def _shown(limit: int | None) -> str:
-    return "none" if limit is None else str(limit)
+            most = getattr(allowance, f"max_{what}")
+            has = str(getattr(allowance, what))
+            self.stdout.write(f"  {what}: {limits.told(has, None if most is None else str(most))}")
+        most = None if allowance.max_octets is None else quotas.exact(allowance.max_octets)
+        self.stdout.write(f"  octets: {limits.told(quotas.rounded(limits.used_octets(target)), most)}")
