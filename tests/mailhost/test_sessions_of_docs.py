@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ def test_the_session_goes_as_it_is_shown(up: Up, document: str, title: str) -> N
     assert len(shown) > 10
     script = "".join(f"{step.command}\necho; echo '{END}'\n" for step in shown)
     for usual, ours in {
-        ".venv/bin/python": sys.executable,
+        ".venv/bin/python": shlex.quote(sys.executable),
         "127.0.0.1:8000": up.ports["MAILHOST_HTTP"],
         "127.0.0.1:1110": up.ports["MAILHOST_POP3"],
     }.items():
