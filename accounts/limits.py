@@ -68,7 +68,7 @@ def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict
         if "max_octets" in limits:
             with connection.cursor() as cursor:
                 # Until we are done no counter changes that this one counts: what it begins with is exact.
-                cursor.execute("SELECT mailhost_hold_octets(%s, %s)", _scope(target))
+                cursor.execute("SELECT mailhost_hold_octets(%s, %s)", _ids(target)[:2])
         allowance = Allowance.objects.select_for_update(no_key=True).get(**_key(target))
         changed = {name: (getattr(allowance, name), limit) for name, limit in limits.items()}
         changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
@@ -161,11 +161,6 @@ def _ids(target: Reseller | Tenant | Domain) -> tuple[int | None, int | None, in
     if isinstance(target, Tenant):
         return None, target.pk, None
     return None, target.tenant_id, target.pk
-
-
-def _scope(target: Reseller | Tenant | Domain) -> tuple[int | None, int | None]:
-    reseller, tenant, _ = _ids(target)
-    return reseller, tenant
 
 
 def _key(target: Reseller | Tenant | Domain) -> dict[str, int | None]:

@@ -50,8 +50,3 @@ def host_name() -> str:
         return addresses.domain(settings.MAILHOST_HOSTNAME)
     except addresses.BadAddress:
         return "localhost"
-
-
-def can_forward() -> bool:
-    """Whether an alias may have addresses outside as targets: there is somebody who takes mail to them."""
-    return settings.MAILHOST_FORWARD_SMTP is not None

@@ -7,7 +7,6 @@ from django.db.models import Q, QuerySet
 from django.http import HttpResponseBase
 from django.utils import timezone
 from rest_framework import serializers
-from rest_framework.decorators import action
 from rest_framework.request import Request
 
 from accounts import addresses, provisioning
@@ -15,12 +14,10 @@ from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
 from accounts.api.filters import At, Flag
 from accounts.api.named import Named
-from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
 from accounts.api.serializers import Moment, Strict, Text, Truth
-from accounts.api.spreadsheets import Spreadsheets, described_export, described_import
+from accounts.api.spreadsheets import Spreadsheets, exports_file, imports_file
 from accounts.api.tenants import written
-from accounts.api.views import needs
 from accounts.models import Alias, Domain, Mailbox
 from accounts.spreadsheets import Table, aliases
 
@@ -175,17 +172,7 @@ class Aliases(Named, Spreadsheets):
         self.would("remove", f"removes the alias {row}", aliases=1)
         provisioning.remove_alias(row)
 
-    @described_export("aliases_export_csv", EXPORTED)
-    @needs("list-export")
-    @action(
-        detail=False,
-        methods=["get"],
-        url_path="export",
-        pagination_class=None,
-        content_negotiation_class=Anything,
-        filterset_class=AliasExportFilters,
-        extra_parameters=frozenset(AliasExportFilters.base_filters),
-    )
+    @exports_file("aliases_export_csv", EXPORTED, filters=AliasExportFilters)
     def export_file(self, request: Request) -> HttpResponseBase:
         """All that match and take mail, as a CSV file that the import reads.
 
@@ -194,15 +181,7 @@ class Aliases(Named, Spreadsheets):
         rows = self._filtered(self.rows()).exclude(expires_at__lte=timezone.now())
         return self.exported(rows, aliases.write)
 
-    @described_import("aliases_import_csv", IMPORTED)
-    @needs("create")
-    @action(
-        detail=False,
-        methods=["post"],
-        url_path="import",
-        pagination_class=None,
-        extra_parameters=frozenset({"update"}),
-    )
+    @imports_file("aliases_import_csv", IMPORTED)
     def import_file(self, request: Request) -> HttpResponseBase:
         """Add the aliases of a CSV file, all or none: 422 `bad-rows` says which lines cannot be, and why.
 

@@ -20,10 +20,9 @@ from accounts.api.domains import domain_of
 from accounts.api.fields import ExternalId, Seconds, closing
 from accounts.api.filters import At, Flag
 from accounts.api.named import Named
-from accounts.api.negotiation import Anything
 from accounts.api.problems import Problem, about, of_refusal
 from accounts.api.serializers import Network, Strict, Text, Truth, Whole
-from accounts.api.spreadsheets import Spreadsheets, described_export, described_import
+from accounts.api.spreadsheets import Spreadsheets, exports_file, imports_file
 from accounts.api.tenants import NameFilters, written
 from accounts.api.views import needs
 from accounts.models import Domain, Mailbox
@@ -311,17 +310,7 @@ class Mailboxes(Named, Spreadsheets):
         self.would("bulk", ", ".join(f"{count} {what}" for what, count in sorted(counts.items())), **counts)
         return Response({"results": [_told(result) for result in results]})
 
-    @described_export("mailboxes_export_csv", EXPORTED)
-    @needs("list-export")
-    @action(
-        detail=False,
-        methods=["get"],
-        url_path="export",
-        pagination_class=None,
-        content_negotiation_class=Anything,
-        filterset_class=MailboxExportFilters,
-        extra_parameters=frozenset(MailboxExportFilters.base_filters),
-    )
+    @exports_file("mailboxes_export_csv", EXPORTED, filters=MailboxExportFilters)
     def export_file(self, request: Request) -> HttpResponseBase:
         """All open ones that match, as a CSV file that the import reads; without passwords, and without their hashes.
 
@@ -329,15 +318,7 @@ class Mailboxes(Named, Spreadsheets):
         """
         return self.exported(self._filtered(self.listed()), mailboxes.write)
 
-    @described_import("mailboxes_import_csv", IMPORTED)
-    @needs("create")
-    @action(
-        detail=False,
-        methods=["post"],
-        url_path="import",
-        pagination_class=None,
-        extra_parameters=frozenset({"update"}),
-    )
+    @imports_file("mailboxes_import_csv", IMPORTED)
     def import_file(self, request: Request) -> HttpResponseBase:
         """Add the mailboxes of a CSV file, all or none: 422 `bad-rows` says which lines cannot be, and why.
 

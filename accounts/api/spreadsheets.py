@@ -6,16 +6,19 @@ from typing import Any, ClassVar, Final
 
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse, UnreadablePostError
+from django_filters import FilterSet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.response import Response
 
 from accounts import audit, permissions, scope
+from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
 from accounts.api.serializers import Whole
-from accounts.api.views import H, Resource
+from accounts.api.views import H, Resource, needs
 from accounts.models import AuditEvent, Domain, Tenant
 from accounts.spreadsheets import LIMIT, BadLines, Report, Table
 
@@ -31,9 +34,9 @@ class ReportShown(serializers.Serializer[Any]):
     example: ClassVar = {"created": 2, "changed": 0, "unchanged": 1}
 
 
-def described_import(operation: str, example: str) -> Callable[[H], H]:
-    """How a handler that takes such a file is described."""
-    marked: Callable[[H], H] = extend_schema(
+def imports_file(operation: str, example: str) -> Callable[[H], H]:
+    """The route `import/` of a handler that takes such a file, and how it is described."""
+    described: Callable[[H], H] = extend_schema(
         operation_id=operation,
         parameters=[
             OpenApiParameter("update", bool, default=False, description="Also give those that exist what lines say.")
@@ -43,18 +46,34 @@ def described_import(operation: str, example: str) -> Callable[[H], H]:
         filters=False,
         examples=[OpenApiExample("file", value=example, request_only=True, media_type=CSV)],
     )
-    return marked
+    routed: Any = action(
+        detail=False,
+        methods=["post"],
+        url_path="import",
+        pagination_class=None,
+        extra_parameters=frozenset({"update"}),
+    )
+    return lambda handler: described(needs("create")(routed(handler)))
 
 
-def described_export(operation: str, example: str) -> Callable[[H], H]:
-    """How a handler that sends such a file is described."""
-    marked: Callable[[H], H] = extend_schema(
+def exports_file(operation: str, example: str, *, filters: type[FilterSet]) -> Callable[[H], H]:
+    """The route `export/` of a handler that sends such a file of what `filters` find, and how it is described."""
+    described: Callable[[H], H] = extend_schema(
         operation_id=operation,
         responses={(200, CSV): OpenApiTypes.STR},
         filters=True,
         examples=[OpenApiExample("file", value=example, response_only=True, media_type=CSV)],
     )
-    return marked
+    routed: Any = action(
+        detail=False,
+        methods=["get"],
+        url_path="export",
+        pagination_class=None,
+        content_negotiation_class=Anything,
+        filterset_class=filters,
+        extra_parameters=frozenset(filters.base_filters),
+    )
+    return lambda handler: described(needs("list-export")(routed(handler)))
 
 
 class Spreadsheets(Resource):
