@@ -88,8 +88,8 @@ GRANT INSERT, UPDATE, DELETE ON mailstore_content, mailstore_contentchunk, mails
     mailstore_maildropsession, mailstore_deliveryledger, accounts_knownnetwork TO {LISTENER};
 GRANT INSERT ON mailstore_forward, mailstore_forwardledger TO {LISTENER};
 GRANT INSERT, UPDATE ON mailstore_refusal TO {LISTENER};
-GRANT UPDATE (used_octets, message_count, next_uid, last_login_at, last_login_address)
-    ON accounts_mailbox TO {LISTENER};
+GRANT UPDATE (used_octets, message_count, next_uid, last_login_at, last_login_address, last_login_secure,
+    last_login_app_password_id) ON accounts_mailbox TO {LISTENER};
 GRANT UPDATE (last_used_at, last_used_address) ON accounts_apppassword TO {LISTENER};
 GRANT UPDATE (password) ON accounts_user TO {LISTENER};
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {LISTENER};

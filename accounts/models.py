@@ -222,6 +222,9 @@ class User(AbstractBaseUser, PermissionsMixin):
     )
     # Longer than Django's own: hashes come along from other servers (accounts.hashes).
     password = models.CharField("password", max_length=255)
+    former_password = models.BinaryField(
+        null=True, help_text="SHA-256 of the stored password before: open sessions that began with it go on."
+    )
     email = models.CharField(  # noqa: DJ001 - null, since many closed mailboxes may have none
         "login", max_length=320, unique=True, null=True, help_text="An address in normal form."
     )
@@ -329,6 +332,8 @@ class Mailbox(TenantOwned):
     )
     last_login_at = models.DateTimeField(null=True, editable=False)
     last_login_address = models.GenericIPAddressField(null=True, editable=False)
+    last_login_secure = models.BooleanField(null=True, editable=False, help_text="Over TLS.")
+    last_login_app_password_id = models.BigIntegerField(null=True, editable=False, help_text="The device.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     objects: ClassVar[Any] = MailboxQuerySet.as_manager()

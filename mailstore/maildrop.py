@@ -107,6 +107,15 @@ def _allowed(*, client: str) -> str:
     ))"""
 
 
+def _still(*, stored: str, newer: str) -> str:
+    """SQL: whether the password that a session began with holds for it: it is the mailbox's own, or was until whoever
+    changed it let open sessions go on. No new session begins with a former one.
+    """
+    return f"""owner.password IN ({stored}, {newer}) OR owner.former_password IN (
+        sha256(convert_to({stored}, 'UTF8')), sha256(convert_to({newer}, 'UTF8'))
+    )"""
+
+
 def _verified(*, matches: str, app: str, client: str) -> str:
     """SQL: whether what proved the password right still does."""
     return f"""CASE WHEN {app} IS NULL THEN {matches} ELSE EXISTS (
@@ -184,7 +193,7 @@ FROM unnest(
     LEFT JOIN accounts_user owner ON owner.id = mailbox.user_id
 WHERE ({_allowed(client="session.client_address")} AND {
     _verified(
-        matches="owner.password IN (held.stored, held.newer)",
+        matches=_still(stored="held.stored", newer="held.newer"),
         app="session.app_password_id",
         client="session.client_address",
     )
@@ -220,10 +229,11 @@ def _releasing(used: str = "") -> str:
     return f"""
 WITH released AS (
     DELETE FROM mailstore_maildropsession WHERE id = %(session)s AND ended_at IS NULL
-    RETURNING mailbox_id, app_password_id, started_at, client_address
+    RETURNING mailbox_id, app_password_id, started_at, client_address, secure
 ){used}
 UPDATE accounts_mailbox mailbox
-SET last_login_at = released.started_at, last_login_address = released.client_address
+SET last_login_at = released.started_at, last_login_address = released.client_address,
+    last_login_secure = released.secure, last_login_app_password_id = released.app_password_id
 FROM released WHERE mailbox.id = released.mailbox_id
 RETURNING set_config('synchronous_commit', 'off', true)
 """
@@ -237,16 +247,16 @@ _RELEASE, _RELEASE_USED = _releasing(), _releasing(_used("released"))
 def _finishing(used: str = "") -> str:
     return f"""
 WITH held AS (
-    SELECT id, mailbox_id, app_password_id, started_at, client_address FROM mailstore_maildropsession
+    SELECT id, mailbox_id, app_password_id, started_at, client_address, secure FROM mailstore_maildropsession
     WHERE id = %(session)s AND ended_at IS NULL
     FOR UPDATE
 ), box AS (
-    SELECT mailbox.id, held.started_at, held.client_address
+    SELECT mailbox.id, held.started_at, held.client_address, held.secure, held.app_password_id
     FROM accounts_mailbox mailbox JOIN held ON held.mailbox_id = mailbox.id
         JOIN accounts_user owner ON owner.id = mailbox.user_id
     WHERE mailbox.closed_at IS NULL AND {_allowed(client="held.client_address")} AND {
         _verified(
-            matches="owner.password IN (%(stored)s, %(newer)s)",
+            matches=_still(stored="%(stored)s::text", newer="%(newer)s::text"),
             app="held.app_password_id",
             client="held.client_address",
         )
@@ -270,7 +280,8 @@ WITH held AS (
 ), charged AS (
     UPDATE accounts_mailbox mailbox
     SET used_octets = used_octets - sums.octets, message_count = message_count - sums.messages,
-        last_login_at = box.started_at, last_login_address = box.client_address
+        last_login_at = box.started_at, last_login_address = box.client_address,
+        last_login_secure = box.secure, last_login_app_password_id = box.app_password_id
     FROM box, sums
     WHERE mailbox.id = box.id
 )

@@ -89,6 +89,11 @@ class MailboxWanted(MailboxValues):
 
     address = Text(max_length=400, required=False, help_text="As the address has it, in any spelling.")
     legal_hold = Truth(required=False, help_text="No purge removes any of its mail.")
+    keep_sessions = Truth(
+        required=False,
+        write_only=True,
+        help_text="With a new password: open sessions that began with the old one go on. Else they end at once.",
+    )
     example: ClassVar = {"name": "An Example", "password": "correct horse battery", "quota_octets": 1073741824}
 
 
@@ -225,6 +230,7 @@ class Mailboxes(Named, Spreadsheets):
     def add(self, name: str, values: dict[str, Any]) -> tuple[Any, bool]:
         domain_of(self, name, field="address")
         given = dict(values)
+        given.pop("keep_sessions", None)
         state, reason, hold = given.pop("state", None), given.pop("state_reason", ""), given.pop("legal_hold", False)
         given = {"password": None, "quota_octets": settings.MAILHOST_DEFAULT_QUOTA, **given}
         mailbox, added = provisioning.add_mailbox(name, **given)
@@ -238,6 +244,7 @@ class Mailboxes(Named, Spreadsheets):
     def change(self, row: Any, values: dict[str, Any]) -> None:
         values = dict(values)
         values.pop("release", None)
+        keep_sessions = values.pop("keep_sessions", False)
         if "legal_hold" in values:
             self._hold(row, values.pop("legal_hold"))
         if row.closed_at:
@@ -249,7 +256,7 @@ class Mailboxes(Named, Spreadsheets):
             permissions.check(self.principal, self.resource, "password")
             text = None if password is _STAYS else password
             with about("password"):
-                provisioning.set_password(row.user, text, password_hash=stored)
+                provisioning.set_password(row.user, text, password_hash=stored, keep_sessions=keep_sessions)
         state, reason = values.pop("state", row.state), values.pop("state_reason", None)
         if reason is not None or state != row.state:
             provisioning.set_state(row, state, reason=reason or "")

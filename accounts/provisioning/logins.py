@@ -1,5 +1,6 @@
 """Logins without a mailbox: operators, resellers, tenants' staff; and the passwords of everybody."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -83,21 +84,28 @@ def set_role(user: User, role: str) -> None:
     user.refresh_from_db()
 
 
-def set_password(user: User, password: str | None, *, password_hash: str | None = None) -> None:
-    """Change a password; with neither nobody can sign in. It holds at once, also for open sessions.
+def set_password(
+    user: User, password: str | None, *, password_hash: str | None = None, keep_sessions: bool = False
+) -> None:
+    """Change a password; with neither nobody can sign in. It holds at once.
+
+    POP3 sessions that signed in with the old one end and remove nothing, unless `keep_sessions` lets those that are
+    open go on. Devices have passwords of their own.
 
     Raises `BadPassword`, `BadHash`, and `NotAllowed` for somebody whose role is more than that of a mailbox's owner,
     unless whoever asks may change what logins may do: else he could make himself what they are.
     """
-    store_password(user, hashes.stored(password, password_hash))
+    store_password(user, hashes.stored(password, password_hash), keep_sessions=keep_sessions)
 
 
-def store_password(user: User, stored: str) -> None:
+def store_password(user: User, stored: str, *, keep_sessions: bool = False) -> None:
     """As `set_password`, with what `accounts.hashes.stored` made of the password before."""
     refuse_stronger(user)
     with transaction.atomic():
+        before = User.objects.select_for_update(no_key=True).values_list("password", flat=True).get(pk=user.pk)
         user.password = stored
-        user.save(update_fields=["password"])
+        user.former_password = hashlib.sha256(before.encode()).digest() if keep_sessions else None
+        user.save(update_fields=["password", "former_password"])
         mailbox = Mailbox.objects.open().filter(user=user).first()
         if mailbox:
             happened.to_mailbox("password_changed", mailbox, {"password": (0, 1)})

@@ -178,6 +178,11 @@ async def test_a_poll_leaves_no_row_but_when_and_where_from(maildrops: Maildrops
     assert acme.mailbox.last_login_at
     assert acme.mailbox.last_login_at >= before
     assert acme.mailbox.last_login_address == str(HERE)
+    assert (acme.mailbox.last_login_secure, acme.mailbox.last_login_app_password_id) == (True, None)
+    phone, text = await orm(lambda: app_passwords.create(acme.mailbox, name="phone"))
+    await (await open_(maildrops, password=text, secure=False)).close(quit=True)
+    await acme.mailbox.arefresh_from_db()
+    assert (acme.mailbox.last_login_secure, acme.mailbox.last_login_app_password_id) == (False, phone.pk)
     assert await orm(lambda: KnownNetwork.objects.get(mailbox=acme.mailbox).network) == "192.0.2.0/24"
 
 
@@ -236,6 +241,46 @@ async def test_a_changed_password_holds_at_once_in_every_process(
         with pytest.raises(WrongPassword):
             await open_(process)
         await (await open_(process, password="another-1234")).close(quit=True)
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+async def test_open_sessions_go_on_after_a_change_of_password_if_whoever_makes_it_wants_that(
+    maildrops: Maildrops, acme: Customer, three: list[Message], upgraded: bool
+) -> None:
+    if upgraded:  # while the session is open the hash that it began with is replaced by a newer one
+        imported = PBKDF2PasswordHasher().encode(PASSWORD, "salt", iterations=1)
+        await User.objects.filter(pk=acme.mailbox.user_id).aupdate(password=imported)
+    maildrop = await open_(maildrops)
+    await asyncio.gather(*maildrops._behind)
+    await orm(lambda: provisioning.set_password(acme.mailbox.user, "another-1234", keep_sessions=True))
+    with pytest.raises(WrongPassword):
+        await open_(maildrops)
+    await asyncio.sleep(0.3)  # the notice has come by then
+    assert maildrop.ended is None
+    await maildrop.close(expunge=[1], quit=True)
+    assert await Message.objects.in_maildrop(acme.mailbox).acount() == 2
+
+
+async def test_a_session_that_was_let_go_on_ends_with_the_next_change(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    maildrop = await open_(maildrops)
+    await orm(lambda: provisioning.set_password(acme.mailbox.user, "another-1234", keep_sessions=True))
+    await orm(lambda: provisioning.set_password(acme.mailbox.user, "a-third-1234"))
+    with pytest.raises((WrongPassword, Suspended)):
+        await maildrop.close(expunge=[1], quit=True)
+    assert await Message.objects.in_maildrop(acme.mailbox).acount() == 3
+
+
+async def test_who_suspends_a_mailbox_ends_also_the_sessions_that_were_let_go_on(
+    maildrops: Maildrops, acme: Customer, three: list[Message]
+) -> None:
+    maildrop = await open_(maildrops)
+    await orm(lambda: provisioning.set_password(acme.mailbox.user, "another-1234", keep_sessions=True))
+    await orm(lambda: provisioning.suspend(acme.mailbox))
+    with pytest.raises(Suspended):
+        await maildrop.close(expunge=[1], quit=True)
+    assert await Message.objects.in_maildrop(acme.mailbox).acount() == 3
 
 
 async def test_an_app_password_opens_the_maildrop_of_its_mailbox(

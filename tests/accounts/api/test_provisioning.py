@@ -1,5 +1,6 @@
 """Tenants, domains, mailboxes and aliases over the API."""
 
+import hashlib
 import re
 from typing import Any
 
@@ -284,6 +285,17 @@ def test_a_password_needs_its_verb_and_a_hold_too(acme: Customer) -> None:
     acme.mailbox.user.refresh_from_db()
     assert acme.mailbox.user.check_password("abcdefgh")
     assert refusal(program.send("PATCH", "/mailboxes/an@acme.test/", {"legal_hold": True}), 403)
+
+
+def test_a_new_password_ends_open_sessions_unless_it_says_otherwise(admin: Program, acme: Customer) -> None:
+    user, path = acme.mailbox.user, "/mailboxes/an@acme.test/"
+    assert admin.send("PATCH", path, {"password": "abcdefgh", "keep_sessions": True}).status_code == 200
+    kept = hashlib.sha256(user.password.encode()).digest()
+    user.refresh_from_db()
+    assert bytes(user.former_password or b"") == kept
+    assert admin.send("PATCH", path, {"password": "hgfedcba"}).status_code == 200
+    user.refresh_from_db()
+    assert user.former_password is None
 
 
 def test_an_alias_is_written_by_its_address(admin: Program, acme: Customer) -> None:
