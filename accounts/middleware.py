@@ -6,8 +6,9 @@ from typing import Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
+from django.utils.translation import gettext as _
 
-from accounts import clients, scope
+from accounts import clients, languages, scope
 from accounts.principals import Through
 
 SCOPED: Final[dict[str, Through]] = {"/admin/": "admin"}
@@ -36,8 +37,9 @@ class WithinScope:
         # Django looks at no file's size; without a length it reads nothing.
         largest = settings.MAILHOST_MAX_UPLOAD if principal else 0
         if _length(request) > largest + settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            return HttpResponse("That is too large.", status=413, content_type="text/plain")
+            return HttpResponse(_("That is too large."), status=413, content_type="text/plain")
         if principal is not None:
+            languages.speak_to(request.user, request)
             address = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES)
             principal = principal.via(through, address)
             with suppress(UnreadablePostError):

@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Lower, Now
 
-from accounts import addresses
+from accounts import addresses, languages
 from accounts.tenancy import RootQuerySet, TenantOwned, TenantQuerySet, owned
 
 
@@ -230,6 +230,12 @@ class User(AbstractBaseUser, PermissionsMixin):
     )
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField("may use the admin", default=False)
+    language = models.CharField(  # noqa: DJ001 - null: nothing was chosen
+        max_length=10, null=True, blank=True, choices=languages.NAMES, help_text="Empty: as the browser asks."
+    )
+    time_zone = models.CharField(  # noqa: DJ001 - null: nothing was chosen
+        max_length=64, null=True, blank=True, help_text="Empty: the host's, or the browser's."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     objects: ClassVar[Users] = Users()

@@ -14,7 +14,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from redis.connection import parse_url
 
-from accounts import addresses
+from accounts import addresses, languages
 from mailhost import environment as env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -164,6 +164,11 @@ MAILHOST_PURGE_INTERVAL = env.read("MAILHOST_PURGE_INTERVAL", "5m", env.interval
 # A listener that has not renewed its heartbeat for this long has lost its maildrops (mailstore/presence.py).
 MAILHOST_LISTENER_TTL = env.read("MAILHOST_LISTENER_TTL", "90s", env.interval)
 
+# --- How people are spoken to who have not chosen themselves (accounts/languages.py) ---------------
+
+MAILHOST_LANGUAGE = env.read("MAILHOST_LANGUAGE", "en", env.one_of(*dict(languages.NAMES)))
+MAILHOST_TIME_ZONE = env.read("MAILHOST_TIME_ZONE", "UTC", lambda name: languages.zone(name).key)
+
 # --- Django ----------------------------------------------------------------------------------------
 
 # Of a body that is read into memory: as much as the API takes of JSON, where it says itself how much each may have.
@@ -199,6 +204,7 @@ MIDDLEWARE = [
     "accounts.autoconfig.Autoconfig",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "accounts.languages.SpokenTo",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -244,16 +250,22 @@ PASSWORD_HASHERS = [
     "accounts.hashes.Argon2",
 ]
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "accounts.passwords.Validator"}]
+# Of commands, logs and the API. In what language people read stands in the database (accounts/languages.py).
 LANGUAGE_CODE = "en"
+LANGUAGES = languages.NAMES
+LOCALE_PATHS = [BASE_DIR / "locale"]
+FORMAT_MODULE_PATH = ["mailhost.formats"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = MAILHOST_DATA / "static"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
-SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = (MAILHOST_PUBLIC_URL or "").startswith("https://")
+LANGUAGE_COOKIE_SECURE = SESSION_COOKIE_SECURE
+LANGUAGE_COOKIE_AGE = 400 * 24 * 3600
 CSRF_TRUSTED_ORIGINS = [MAILHOST_PUBLIC_URL] if MAILHOST_PUBLIC_URL else []
 REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "accounts.api.schema.Schema",

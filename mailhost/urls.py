@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from django.views import defaults
 from django.views.generic import RedirectView
+from django.views.i18n import set_language
 
 from accounts.api import pages, problems
 
@@ -17,6 +18,7 @@ admin.site.site_url = None  # there is no other site to view
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="owner-overview")),
     path("favicon.ico", lambda request: HttpResponse(status=204)),  # there is none, and browsers always ask
+    path("language/", set_language, name="set-language"),  # before somebody signs in
     path("me/", include("mailstore.pages.urls")),
     path("me/", include("accounts.pages.urls")),
     path("admin/", admin.site.urls),

@@ -12,15 +12,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.header import Header
 from email.utils import format_datetime, make_msgid
 from types import TracebackType
 from typing import Final, Self
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.utils import translation
+from django.utils.translation import gettext as _
 
-from accounts import audit
-from accounts.models import Alias
+from accounts import audit, languages
+from accounts.models import Alias, User
 from mailstore import purging, srs
 from mailstore.models import Content, ContentChunk, Forward
 
@@ -31,6 +34,7 @@ FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=4)
 HEAD_OCTETS: Final = 64 * 1024
 """Of the header of a message that could not be sent, as its sender gets it back."""
+CRLF: Final = "\r\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,10 @@ def _give_up(forward: Forward, refused: Refused, config: Config) -> None:
 
 
 def _report(forward: Forward, refused: Refused, *, to: str, name: str) -> None:
-    """Put a report for the sender among what is to be sent. It does not tell where the alias goes to."""
+    """Put a report for the sender among what is to be sent. It does not tell where the alias goes to.
+
+    Somebody of ours reads it in his language; others in the host's, and in English.
+    """
     trace, by = bytes(forward.trace), ""
     if trace.startswith(b"Delivered-To: "):
         by = trace.split(b"\r\n", 1)[0].removeprefix(b"Delivered-To: ").decode("utf-8", "replace")
@@ -157,10 +164,16 @@ def _report(forward: Forward, refused: Refused, *, to: str, name: str) -> None:
         header = chunk[: min(forward.content.header_octets, HEAD_OCTETS)]
         break
     is_utf8 = not (by.isascii() and to.isascii())  # RFC 6533
+    reader = User.objects.filter(email=to.lower()).first()
+    with languages.writing_to(reader):
+        subject, written = _("Your message could not be sent on"), [_explained(by)]
+    if reader is None:
+        with translation.override("en"):
+            written.append(_explained(by))
     text = "\r\n".join((
         f"From: Mail Delivery System <MAILER-DAEMON@{name}>",
         f"To: <{to}>",
-        "Subject: Your message could not be sent on",
+        f"Subject: {Header(subject).encode(linesep=CRLF)}",
         f"Date: {format_datetime(datetime.now(UTC))}",
         f"Message-ID: {make_msgid(domain=name)}",
         "Auto-Submitted: auto-replied",
@@ -171,9 +184,7 @@ def _report(forward: Forward, refused: Refused, *, to: str, name: str) -> None:
         "Content-Type: text/plain; charset=utf-8",
         "Content-Transfer-Encoding: 8bit",
         "",
-        f"Your message to {by} goes on to another server, which did not take it.",
-        "This is what is known about it; your message's header follows.",
-        "",
+        *dict.fromkeys(written),
         f"--{boundary}",
         f"Content-Type: message/{'global-delivery-status' if is_utf8 else 'delivery-status'}",
         "",
@@ -206,6 +217,15 @@ def _report(forward: Forward, refused: Refused, *, to: str, name: str) -> None:
         reverse_path="",
         recipient=to,
     )
+
+
+def _explained(by: str) -> str:
+    """A paragraph of a report, in the language that is spoken."""
+    lines = (
+        _("Your message to %(address)s goes on to another server, which did not take it.") % {"address": by},
+        _("This is what is known about it; your message's header follows."),
+    )
+    return "".join(line + CRLF for line in lines)
 
 
 def _octets(content: Content) -> Iterator[bytes]:

@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
-from email.utils import localtime, make_msgid
+from email.utils import make_msgid
 from typing import Any, Final
 
 from django.db import connection, transaction
 from django.db.models import F, QuerySet
+from django.utils import timezone
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 
-from accounts import events, quotas
+from accounts import events, languages, quotas
 from accounts.models import Allowance, DomainAdmin, Mailbox, Role
 from mailstore import headers
 from mailstore.models import Content, Message, Store
@@ -100,12 +103,14 @@ def _tell_owner(mailbox_id: int, hostname: str) -> bool:
         if not row:
             return False
         [(step, calm)] = row
-        mailbox = Mailbox.objects.get(pk=mailbox_id)
+        mailbox = Mailbox.objects.select_related("user").get(pk=mailbox_id)
         if step <= mailbox.warned_percent:
             Mailbox.objects.filter(pk=mailbox_id, warned_percent__gt=calm).update(warned_percent=calm)
             return False
         Mailbox.objects.filter(pk=mailbox_id).update(warned_percent=step)
-        _deliver(mailbox, _to_owner(mailbox, step, hostname))
+        with languages.writing_to(mailbox.user):
+            notice = _to_owner(mailbox, step, hostname)
+        _deliver(mailbox, notice)
         events.emit(
             "mailbox.over_quota" if step == FULL else "mailbox.quota_warning",
             tenant_id=mailbox.tenant_id,
@@ -127,10 +132,14 @@ def _tell_admins(allowance_id: int, hostname: str) -> int:
     allowance = Allowance.objects.select_related("reseller", "tenant", "domain").get(pk=allowance_id)
     with transaction.atomic():
         # The mailboxes are locked first, as whoever delivers to them does.
-        mailboxes = list(_admins(allowance).select_for_update(no_key=True, of=("self",)).order_by("pk"))
+        mailboxes = list(
+            _admins(allowance).select_related("user").select_for_update(no_key=True, of=("self",)).order_by("pk")
+        )
         step = _step(allowance)
         for mailbox in mailboxes:
-            _deliver(mailbox, _to_admin(mailbox, allowance, step, hostname))
+            with languages.writing_to(mailbox.user):
+                notice = _to_admin(mailbox, allowance, step, hostname)
+            _deliver(mailbox, notice)
         if not _rows(_CLAIM_ALLOWANCE, step, allowance_id, step):
             transaction.set_rollback(True)
             return 0
@@ -179,59 +188,81 @@ def _admins(allowance: Allowance) -> QuerySet[Mailbox]:
 
 # --- What they read ------------------------------------------------------------------------------------------------
 
-_ANSWERS = "This message was written by the mail service, which reads no answers."
-
 
 def _to_owner(mailbox: Mailbox, step: int, hostname: str) -> EmailMessage:
-    how_full = "full" if step == FULL else f"{step} % full"
-    then = "New mail finds no room there" if step == FULL else "Once it is full, new mail finds no room there"
+    named = {
+        "address": mailbox.address,
+        "share": f"{step} %",
+        "used": quotas.rounded(mailbox.used_octets),
+        "quota": quotas.rounded(mailbox.quota_octets),
+    }
+    if step == FULL:
+        subject = _("Your mailbox %(address)s is full")
+        then = _("New mail finds no room there, and those who sent it are told.")
+    else:
+        subject = _("Your mailbox %(address)s is %(share)s full")
+        then = _("Once it is full, new mail finds no room there, and those who sent it are told.")
+    how = _(
+        "Please remove messages that you no longer need: if your mail program leaves copies on the server, let it"
+        " remove them. Or ask whoever manages your mailbox for more."
+    )
     return _written(
         hostname,
         to=mailbox.address,
-        subject=f"Your mailbox {mailbox.address} is {how_full}",
-        paragraphs=(
-            f"The mailbox {mailbox.address} takes {quotas.rounded(mailbox.used_octets)} of the"
-            f" {quotas.rounded(mailbox.quota_octets)} that it may.",
-            f"{then}, and those who sent it are told. Please remove messages that you no longer need: if your mail"
-            " program leaves copies on the server, let it remove them. Or ask whoever manages your mailbox for more.",
-        ),
+        subject=subject % named,
+        paragraphs=(_("The mailbox %(address)s takes %(used)s of the %(quota)s that it may.") % named, f"{then} {how}"),
     )
 
 
 def _to_admin(mailbox: Mailbox, allowance: Allowance, step: int, hostname: str) -> EmailMessage:
-    what = _named(allowance)
-    how_full = "full" if step == FULL else f"{step} % full"
-    then = "New mail finds no room there" if step == FULL else "Once that is full, new mail finds no room there"
+    named = {
+        "what": _named(allowance),
+        "share": f"{step} %",
+        "used": quotas.rounded(allowance.octets),
+        "limit": quotas.rounded(allowance.max_octets),
+    }
+    if step == FULL:
+        subject = _("The room for mail of %(what)s is full")
+        then = _("New mail finds no room there, whatever each mailbox's own quota is, and those who sent it are told.")
+    else:
+        subject = _("The room for mail of %(what)s is %(share)s full")
+        then = _(
+            "Once that is full, new mail finds no room there, whatever each mailbox's own quota is, and those who sent"
+            " it are told."
+        )
+    how = _("Please remove what is no longer needed, or ask whoever hosts your mail for more.")
     return _written(
         hostname,
         to=mailbox.address,
-        subject=f"The room for mail of {what} is {how_full}",
+        subject=subject % named,
         paragraphs=(
-            f"All mail of {what} together takes {quotas.rounded(allowance.octets)} of the"
-            f" {quotas.rounded(allowance.max_octets)} that it may.",
-            f"{then}, whatever each mailbox's own quota is, and those who sent it are told. Please remove what is no"
-            " longer needed, or ask whoever hosts your mail for more.",
+            _("All mail of %(what)s together takes %(used)s of the %(limit)s that it may.") % named,
+            f"{then} {how}",
         ),
     )
 
 
 def _named(allowance: Allowance) -> str:
     if allowance.domain:
-        return f"the domain {allowance.domain.name}"
-    return f"the tenant {allowance.tenant}" if allowance.tenant else f"the reseller {allowance.reseller}"
+        return _("the domain %(name)s") % {"name": allowance.domain.name}
+    if allowance.tenant:
+        return _("the tenant %(name)s") % {"name": allowance.tenant}
+    return _("the reseller %(name)s") % {"name": allowance.reseller}
 
 
 def _written(hostname: str, *, to: str, subject: str, paragraphs: Iterable[str]) -> EmailMessage:
     """A message that no program answers (RFC 3834 section 5)."""
     message = EmailMessage(SMTP if to.isascii() else SMTPUTF8)
-    local, _, domain = to.rpartition("@")
-    message["From"] = Address("Mail service", "postmaster", hostname)
+    local, _at, domain = to.rpartition("@")
+    message["From"] = Address(_("Mail service"), "postmaster", hostname)
     message["To"] = Address("", local, domain)
     message["Subject"] = subject
-    message["Date"] = localtime()
+    message["Date"] = timezone.localtime()
     message["Message-ID"] = make_msgid("notice", hostname)
+    message["Content-Language"] = get_language()
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content("\n\n".join((*paragraphs, _ANSWERS)) + "\n")
+    unread = _("This message was written by the mail service, which reads no answers.")
+    message.set_content("\n\n".join((*paragraphs, unread)) + "\n")
     return message
 
 

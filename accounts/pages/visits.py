@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils.crypto import constant_time_compare
 from django.utils.http import urlencode
 
-from accounts import clients, scope, signing_in
+from accounts import clients, languages, scope, signing_in
 from accounts.clients import Address
 from accounts.models import AppPassword, Mailbox, User
 from accounts.principals import Principal
@@ -67,6 +67,7 @@ def begin(request: HttpRequest, signed_in: SignedIn) -> None:
         mailbox = Mailbox.objects.open().filter(user=signed_in.user).first()
         if mailbox is None:
             raise NoMailbox
+        languages.speak_to(mailbox.user, request)
         if mailbox.state in _SHUT:
             raise Shut(mailbox)
         user = User.objects.get(pk=signed_in.user.pk)  # its hash may have become one of ours
@@ -111,6 +112,7 @@ def owner_of(request: HttpRequest) -> Owner | None:
     if mailbox is None or not holds:
         end(request)
         return None
+    languages.speak_to(mailbox.user, request)
     if mailbox.state in _SHUT:
         end(request)
         raise Shut(mailbox)

@@ -84,6 +84,25 @@ def set_role(user: User, role: str) -> None:
     user.refresh_from_db()
 
 
+def set_language(user: User, *, language: str | None, time_zone: str | None) -> bool:
+    """Speak to somebody in this language and zone; None leaves that to the browser. Returns whether any is new.
+
+    Belongs to whoever it is about. Raises `BadValue`.
+    """
+    wanted = {"language": values.language(language), "time_zone": values.time_zone(time_zone)}
+    with transaction.atomic():
+        changes = values.changed(user, wanted)
+        if changes:
+            values.write(User.objects.filter(pk=user.pk), changes)
+            mailbox = Mailbox.objects.open().filter(user=user).first()
+            if mailbox:
+                happened.to_mailbox("changed", mailbox, changes)
+            else:
+                audit.record("login.changed", user, changes)
+    user.refresh_from_db(fields=list(wanted))
+    return bool(changes)
+
+
 def set_password(
     user: User, password: str | None, *, password_hash: str | None = None, keep_sessions: bool = False
 ) -> None:

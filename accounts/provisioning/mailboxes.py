@@ -35,6 +35,11 @@ class MailboxValues(TypedDict, total=False):
     pop3_enabled: bool
     allowed_networks: Iterable[str]
     retention: timedelta | None
+    language: str | None
+
+
+_OF_USER: Final = frozenset({"language"})
+"""Those that are kept with its user."""
 
 
 class New(NamedTuple):
@@ -84,11 +89,14 @@ def change_mailbox(mailbox: Mailbox, **given: Unpack[MailboxValues]) -> bool:
     wanted = checked(dict(given))
     with transaction.atomic():
         row = _lock(mailbox)
-        if changes := values.changed(row, wanted):
-            if "quota_octets" in changes:
-                changes["warned_percent"] = (row.warned_percent, 0)
-            values.write(Mailbox.objects.filter(pk=row.pk), changes)
-            changes.pop("warned_percent", None)
+        of_user = values.changed(row.user, {field: wanted.pop(field) for field in _OF_USER & wanted.keys()})
+        changes = values.changed(row, wanted)
+        if of_user:
+            values.write(User.objects.filter(pk=row.user_id), of_user)
+        if changes:
+            warned = {"warned_percent": (row.warned_percent, 0)} if "quota_octets" in changes else {}
+            values.write(Mailbox.objects.filter(pk=row.pk), {**changes, **warned})
+        if changes := {**changes, **of_user}:
             happened.to_mailbox("changed", row, changes)
             if {"pop3_enabled", "allowed_networks"} & changes.keys():
                 notices.mailboxes_changed([row.pk])
@@ -244,6 +252,7 @@ def checked(wanted: dict[str, Any]) -> dict[str, Any]:
         "pop3_enabled": bool,
         "allowed_networks": values.networks,
         "retention": values.retention,
+        "language": values.language,
     }
     return {field: check[field](value) for field, value in wanted.items()}
 
@@ -270,14 +279,26 @@ def write_new(new: Iterable[New]) -> list[Mailbox]:
         counts[key] = counts.get(key, 0) + 1
     for (tenant_id, domain_id), count in sorted(counts.items()):
         limits.charge(tenant_id=tenant_id, domain_id=domain_id, mailboxes=count)
-    users = [User(email=one.address, tenant_id=one.domain.tenant_id, password=one.stored_password) for one in new]
+    users = [
+        User(
+            email=one.address,
+            tenant_id=one.domain.tenant_id,
+            password=one.stored_password,
+            **{field: value for field, value in one.values.items() if field in _OF_USER},
+        )
+        for one in new
+    ]
     insert(users)
     try:
         with transaction.atomic():
             mailboxes: list[Mailbox] = Mailbox.objects.bulk_create(
                 [
                     Mailbox(
-                        tenant_id=one.domain.tenant_id, domain=one.domain, user=user, address=one.address, **one.values
+                        tenant_id=one.domain.tenant_id,
+                        domain=one.domain,
+                        user=user,
+                        address=one.address,
+                        **{field: value for field, value in one.values.items() if field not in _OF_USER},
                     )
                     for one, user in zip(new, users, strict=True)
                 ],

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Model, QuerySet
 
+from accounts import languages
 from accounts.addresses import BadAddress
 from accounts.provisioning.refusals import BadValue, Taken
 
@@ -71,6 +72,21 @@ def retention(time: timedelta | None) -> timedelta | None:
     if time is not None and not timedelta(0) <= time <= _LONGEST_RETENTION:
         raise BadValue(f"a retention is from 0 to {_LONGEST_RETENTION.days} days", field="retention")
     return time
+
+
+def language(code: str | None) -> str | None:
+    """The code of a language that we speak; empty is none. Raises `BadValue`."""
+    if code and code not in dict(languages.NAMES):
+        raise BadValue(f"a language is one of {', '.join(dict(languages.NAMES))}", field="language")
+    return code or None
+
+
+def time_zone(name: str | None) -> str | None:
+    """The name of a time zone; empty is none. Raises `BadValue`."""
+    try:
+        return languages.zone(name).key if name else None
+    except ValueError as error:
+        raise BadValue(str(error), field="time_zone") from None
 
 
 def networks(texts: Iterable[str]) -> list[str]:

@@ -1,0 +1,128 @@
+"""How somebody is spoken to: in the language and the time zone of his choice, else his browser's, else the host's.
+
+What programs read (the API, commands, logs) is English and UTC, whoever asks.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+from zoneinfo import ZoneInfo, available_timezones
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+from django.utils import timezone, translation
+from django.utils.cache import patch_vary_headers
+from django.utils.translation import gettext as _
+from django.utils.translation.trans_real import parse_accept_lang_header
+
+NAMES: Final[tuple[tuple[str, str], ...]] = (("en", "English"), ("vi", "Tiếng Việt"))
+"""By code, what each language calls itself."""
+
+ZONE_COOKIE: Final = "time_zone"
+"""What a browser says of its zone: the admin's script sets it, since no header tells."""
+
+_OF_PROGRAMS: Final = "/api/"
+_REGIONS: Final = frozenset(
+    {"Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific"}
+)
+# What browsers still call by names that were given up.
+_NOW_CALLED: Final = {
+    "Africa/Asmera": "Africa/Asmara",
+    "America/Buenos_Aires": "America/Argentina/Buenos_Aires",
+    "America/Godthab": "America/Nuuk",
+    "Asia/Calcutta": "Asia/Kolkata",
+    "Asia/Katmandu": "Asia/Kathmandu",
+    "Asia/Rangoon": "Asia/Yangon",
+    "Asia/Saigon": "Asia/Ho_Chi_Minh",
+    "Atlantic/Faeroe": "Atlantic/Faroe",
+    "Europe/Kiev": "Europe/Kyiv",
+    "Pacific/Truk": "Pacific/Chuuk",
+}
+
+
+@cache
+def zones() -> tuple[str, ...]:
+    """The names of the time zones that can be chosen, in order."""
+    places = {name for name in available_timezones() if name.partition("/")[0] in _REGIONS}
+    return ("UTC", *sorted(places - _NOW_CALLED.keys()))
+
+
+def zone(name: str) -> ZoneInfo:
+    """The time zone of that name (IANA). Raises `ValueError` with a sentence where there is none."""
+    name = _NOW_CALLED.get(name, name)
+    if name not in zones():
+        raise ValueError("it must be the name of a time zone such as UTC or Asia/Ho_Chi_Minh")
+    return ZoneInfo(name)
+
+
+def regions() -> list[tuple[str, list[tuple[str, str]]]]:
+    """The time zones that can be chosen: by region, the name of each and its place as people read it."""
+    named = {
+        "UTC": "UTC",
+        "Africa": _("Africa"),
+        "America": _("America"),
+        "Antarctica": _("Antarctica"),
+        "Arctic": _("Arctic"),
+        "Asia": _("Asia"),
+        "Atlantic": _("Atlantic Ocean"),
+        "Australia": _("Australia"),
+        "Europe": _("Europe"),
+        "Indian": _("Indian Ocean"),
+        "Pacific": _("Pacific Ocean"),
+    }
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name in zones():
+        region, _slash, place = name.partition("/")
+        found.setdefault(named[region], []).append((name, place.replace("_", " ") or name))
+    return list(found.items())
+
+
+class SpokenTo:
+    """Middleware that answers people as the browser asks, until it is known who they are (`speak_to`)."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith(_OF_PROGRAMS):
+            with translation.override("en"), timezone.override(timezone.get_default_timezone()):
+                return self._get_response(request)
+        with translation.override(_language_of(request)), timezone.override(_zone_of(request)):
+            response = self._get_response(request)
+            patch_vary_headers(response, ("Accept-Language", "Cookie"))
+            response.headers.setdefault("Content-Language", translation.get_language() or "en")
+            return response
+
+
+def speak_to(user: Any, request: HttpRequest) -> None:
+    """From here on in this request, speak as this user has chosen; where he has not, as the browser asks."""
+    translation.activate(user.language or _language_of(request))
+    timezone.activate(zone(user.time_zone) if user.time_zone else _zone_of(request))
+
+
+@contextmanager
+def writing_to(user: Any = None) -> Iterator[None]:
+    """Within, speak as this user has chosen, where no browser says anything: in mail. None is somebody unknown."""
+    with (
+        translation.override((user and user.language) or settings.MAILHOST_LANGUAGE),
+        timezone.override(zone((user and user.time_zone) or settings.MAILHOST_TIME_ZONE)),
+    ):
+        yield
+
+
+def _language_of(request: HttpRequest) -> str:
+    asked = [code for code, _weight in parse_accept_lang_header(request.headers.get("Accept-Language", ""))]
+    for code in (request.COOKIES.get(settings.LANGUAGE_COOKIE_NAME, ""), *asked):
+        try:
+            return translation.get_supported_language_variant(code)
+        except LookupError:
+            continue
+    return str(settings.MAILHOST_LANGUAGE)
+
+
+def _zone_of(request: HttpRequest) -> ZoneInfo:
+    try:
+        return zone(request.COOKIES.get(ZONE_COOKIE, "").replace("%2F", "/"))
+    except ValueError:
+        return zone(settings.MAILHOST_TIME_ZONE)
