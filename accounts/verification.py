@@ -5,7 +5,6 @@ missing for longer than a time of grace, it is failing. Only an answer counts: D
 an operator has taken on trust (`checked_at` is null) is not asked for.
 """
 
-import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ import dns.name
 import dns.resolver
 from django.db import connection, transaction
 from django.db.models.functions import Now
-from dns.nameserver import Do53Nameserver
 from dns.resolver import Resolver
 
 from accounts import audit, events, provisioning
 from accounts.models import Domain
+from accounts.zone import asking
 
 LABEL: Final = "_mailhost"
 PREFIX: Final = "mailhost-verification="
@@ -69,14 +68,8 @@ class Config:
     grace: timedelta
 
     def resolver(self) -> Resolver:
-        """Asks these servers, and keeps nothing. Where the system has none either, every finding is `UNKNOWN`."""
-        resolver = Resolver(configure=False)
-        if self.servers:
-            resolver.nameservers = [Do53Nameserver(host, port) for host, port in self.servers]
-        else:
-            with contextlib.suppress(dns.resolver.NoResolverConfiguration):
-                resolver.read_resolv_conf("/etc/resolv.conf")
-        resolver.use_edns(0, 0, 1232)
+        """Asks these servers. Where the system has none either, every finding is `UNKNOWN`."""
+        resolver = asking.configured(Resolver(configure=False), self.servers)
         resolver.timeout = 2.0
         return resolver
 

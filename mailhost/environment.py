@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
+from accounts import addresses
 from mailhost.lineserver import Endpoint
 
 T = TypeVar("T")
@@ -158,3 +159,22 @@ def _name_server(text: str) -> tuple[str, int]:
         return str(ip_address(endpoint.host)), endpoint.port
     except ValueError:
         raise ValueError("it must be addresses such as 192.0.2.53 or [2001:db8::53]:5353") from None
+
+
+def exchangers(text: str) -> tuple[tuple[int, str], ...]:
+    """MTAs such as `mx1.example.com mx2.example.com`, in the order to be tried, or `10:mx1.example.com` each."""
+    found = []
+    for place, word in enumerate(words(text), start=1):
+        preference, colon, name = word.rpartition(":")
+        if colon and not (preference.isascii() and preference.isdigit() and int(preference) < 2**16):
+            raise ValueError("it must be names such as mx.example.com or 10:mx.example.com")
+        found.append((int(preference) if colon else 10 * place, host_name(name)))
+    return tuple(found)
+
+
+def host_name(text: str) -> str:
+    """A name of DNS, such as `mail.example.com`, in normal form."""
+    try:
+        return addresses.domain(text)
+    except addresses.BadAddress:
+        raise ValueError("it must be a name such as mail.example.com") from None

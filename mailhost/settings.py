@@ -107,6 +107,9 @@ MAILHOST_PUBLIC_POP3S = env.read("MAILHOST_PUBLIC_POP3S", str(MAILHOST_POP3S.por
 MAILHOST_PUBLIC_POP3 = env.read("MAILHOST_PUBLIC_POP3", str(MAILHOST_POP3.port), env.port)
 # The server that others run for sending, with TLS from the start; without it nobody is told of one.
 MAILHOST_PUBLIC_SMTP = env.read("MAILHOST_PUBLIC_SMTP", "", env.optional(env.address))
+# What the domains' DNS is to name: the MTAs that take their mail, and whose SPF record those have who send it.
+MAILHOST_PUBLIC_MX = env.read("MAILHOST_PUBLIC_MX", "", env.exchangers)
+MAILHOST_SPF_INCLUDE = env.read("MAILHOST_SPF_INCLUDE", "", env.optional(env.host_name))
 
 # The role of the database that this process works as (accounts.database_roles). Commands are the tables' owner.
 MAILHOST_DATABASE_ROLE = env.read(

@@ -11,18 +11,24 @@ from typing import Final
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
 
 NOTHING: Final = "nothing"
 """What it answers for a name that is there but has no such records; for one that it does not know, NXDOMAIN."""
 
+Records = list[str] | dns.rcode.Rcode | str | None
+
 
 @dataclass
 class NameServer:
-    """Answers what `records` says: by name, either lines as in a zone file, or an rcode, or None: no answer at all."""
+    """Answers what `records` says: by name, either lines as in a zone file, or an rcode, or None: no answer at all.
+
+    Of the lines those of the type that is asked for, and all CNAME records.
+    """
 
     port: int
-    records: dict[str, list[str] | dns.rcode.Rcode | str | None] = field(default_factory=dict)
+    records: dict[str, Records] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)  # over what, and for which name
     truncating: bool = False  # over UDP
 
@@ -43,6 +49,8 @@ class NameServer:
         elif found != NOTHING:
             for line in found:
                 owner, kind, data = line.split(" ", 2)
+                if kind not in ("CNAME", dns.rdatatype.to_text(query.question[0].rdtype)):
+                    continue
                 response.answer.append(dns.rrset.from_text(f"{owner}.", 60, "IN", kind, data))
         return response.to_wire(max_size=65535)
 

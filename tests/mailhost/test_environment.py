@@ -164,3 +164,18 @@ def test_each_command_refuses_a_bad_value_in_a_sentence(variable: str, value: st
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert variable in done.stderr
+
+
+def test_exchangers() -> None:
+    assert env.exchangers("") == ()
+    assert env.exchangers("MX1.example.com, b\u00fccher.example.") == (
+        (10, "mx1.example.com"),
+        (20, "xn--bcher-kva.example"),
+    )
+    assert env.exchangers("5:mx1.example.com 5:mx2.example.com") == ((5, "mx1.example.com"), (5, "mx2.example.com"))
+
+
+@pytest.mark.parametrize("text", ["-1:mx.example.com", "65536:mx.example.com", "x:mx.example.com", "10:", "mx..com"])
+def test_what_is_no_exchanger_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        env.exchangers(text)

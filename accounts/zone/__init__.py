@@ -1,0 +1,1 @@
+"""What a hosted domain should have in DNS, and whether it has it."""
