@@ -49,7 +49,7 @@ from accounts.models import (
 )
 from accounts.principals import Principal
 from accounts.provisioning import REFUSALS, UnknownDomain, UnknownMailbox
-from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, links, sees_tenants
+from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, dress, links, sees_tenants
 from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
 
@@ -83,6 +83,7 @@ class ProvisioningForm(forms.ModelForm):  # type: ignore[type-arg] # Django's is
             if not self.page.may(self.request, verb):
                 for name in names:
                     self.fields.pop(name, None)
+        dress(self)
 
     @property
     def principal(self) -> Principal:

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import principals, scope
 from accounts.models import Domain
-from accounts.scoped import Scoped
+from accounts.scoped import Scoped, dress
 from accounts.spreadsheets import BadFile, BadLines, Report, Table
 
 LIMIT: Final = 1024 * 1024
@@ -91,6 +91,7 @@ class Importing(Scoped):
         if not self.may(request, self.imports[0]):
             raise PermissionDenied
         form = SheetForm(request.POST or None, request.FILES or None)
+        dress(form)
         report: Report | None = None
         content = ""
         if request.method == "POST" and form.is_valid():

@@ -1,8 +1,9 @@
 """Pages of the admin that show what exists for whoever looks, and nothing else; every page is one of these."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote, unquote
@@ -17,9 +18,15 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html_join
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods
+from unfold import widgets
 
 from accounts import permissions, principals
 from accounts.models import Role, Tenant
+
+if TYPE_CHECKING:  # unfold has no types
+    from django.contrib.admin import ModelAdmin
+else:
+    from unfold.admin import ModelAdmin
 
 
 class Bounded(Paginator):  # type: ignore[type-arg] # Django's is not generic when it runs
@@ -57,7 +64,7 @@ class RowPage(NamedTuple):
     applies: Callable[[Any], bool] = lambda row: True
 
 
-class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
+class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
     """A page of rows that exist for whoever looks; others do not, in whatever way somebody asks for them.
 
     What he may do to them is said by the same table as in the API (`accounts.permissions`): `resource` is its row, and
@@ -138,6 +145,8 @@ class Scoped(admin.ModelAdmin):  # type: ignore[type-arg] # Django's is not gene
         `facts` are pairs of a name and what it is, `refusals` sentences; `form` is asked for, `kept` are values that
         come along, and `button` is what does it.
         """
+        if context.get("form"):
+            dress(context["form"])
         context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "object": row}
         context["back"] = reverse(self._url("change"), args=[quote(row.pk)])
         return TemplateResponse(request, "admin/accounts/asking.html", context)
@@ -289,10 +298,32 @@ def sees_tenants(request: HttpRequest) -> bool:
     return principal is not None and principal.tenant_id is None
 
 
+def dress(form: forms.BaseForm) -> None:
+    """Give a form's fields the looks of the admin, as those have that Django makes from models."""
+    for field in form.fields.values():
+        widget = field.widget
+        for kind, classes in _CLASSES:
+            if isinstance(widget, kind):
+                widget.attrs.setdefault("class", " ".join(classes))
+                break
+
+
+_CLASSES: Final[tuple[tuple[type[forms.Widget], list[str]], ...]] = (
+    (forms.CheckboxSelectMultiple, []),
+    (forms.CheckboxInput, widgets.SWITCH_CLASSES),
+    (forms.Textarea, widgets.TEXTAREA_CLASSES),
+    (forms.SelectMultiple, widgets.BASE_INPUT_CLASSES),
+    (forms.Select, widgets.SELECT_CLASSES),
+    (forms.FileInput, widgets.BASE_INPUT_CLASSES),
+    (forms.HiddenInput, []),
+    (forms.widgets.Input, widgets.INPUT_CLASSES),
+)
+
+
 def links(key: Any, *pages: tuple[str, str, str]) -> str:
     """Links to lists, each a title, the name of a URL, and the parameter by which it is narrowed to this key."""
     return format_html_join(
         " · ",
-        '<a href="{}?{}">{}</a>',
+        '<a class="text-primary-600 dark:text-primary-500" href="{}?{}">{}</a>',
         ((reverse(name), urlencode({parameter: key}), title) for title, name, parameter in pages),
     )

@@ -187,7 +187,8 @@ ALLOWED_HOSTS = [
     *([urlsplit(MAILHOST_PUBLIC_URL).hostname or ""] if MAILHOST_PUBLIC_URL else []),
 ]
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",  # before the admin, whose templates it replaces
+    "mailhost.apps.Admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -203,7 +204,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "mailhost.health.Probes",
-    "accounts.pages.headers.Headers",
+    "accounts.headers.Headers",
     "accounts.autoconfig.Autoconfig",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -297,7 +298,15 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "accounts.api.schema.complete"],
 }
+LOGIN_REDIRECT_URL = "admin:index"
 X_FRAME_OPTIONS = "DENY"
+UNFOLD = {  # the side bar stands in mailhost/adminsite.py
+    "SITE_TITLE": "Mailhost",
+    "SITE_HEADER": "Mailhost",
+    "SITE_SYMBOL": "mail",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+}
 
 # --- Celery: small, repeatable tasks, driven from the database (docs/architecture.md) --------------
 

@@ -11,9 +11,6 @@ from django.views.i18n import set_language
 
 from accounts.api import pages, problems
 
-admin.site.site_header = admin.site.site_title = "Mailhost"
-admin.site.site_url = None  # there is no other site to view
-
 # /healthz and /readyz are answered before any of these (mailhost.health.Probes).
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="owner-overview")),

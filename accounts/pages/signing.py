@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
@@ -11,7 +12,6 @@ from accounts import addresses, signing_in
 from accounts.authentication import Busy
 from accounts.models import AppPassword
 from accounts.pages import visits
-from accounts.pages.headers import PREFIX
 from accounts.pages.visits import NoMailbox, Shut
 from accounts.signing_in import WrongPassword
 from accounts.throttle import TooManyFailures
@@ -27,7 +27,7 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
     if request.method == "POST":
         try:
             visits.begin(request, _signed_in(request, name))
-            return redirect(next_page if next_page.startswith(PREFIX) else "owner-overview")
+            return redirect(next_page if next_page.startswith(reverse("owner-overview")) else "owner-overview")
         except WrongPassword:
             error, status = _("That is not the password of this address."), 403
         except TooManyFailures:

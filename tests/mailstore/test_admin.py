@@ -25,7 +25,7 @@ def page(client: Client, path: str, **query: Any) -> str:
 
 
 def subjects(client: Client, **query: Any) -> list[str]:
-    return re.findall(r"field-subject\"><a [^>]*>([^<]*)<", page(client, MESSAGES, **query))
+    return re.findall(r'data-label="[Ss]ubject"><a [^>]*>([^<]*)<', page(client, MESSAGES, **query))
 
 
 def act(client: Client, action: str, *messages: Message, **more: Any) -> str:
@@ -194,7 +194,7 @@ def test_a_listener_without_heartbeat_is_shown_as_gone(operator: Client, acme: C
     listener = add_listener("pop3")
     add_session(acme.mailbox, listener)
     add_session(acme.add("binh"), listener, ended_at=Now(), end="quit")
-    assert "icon-yes" in page(operator, LISTENERS)
-    assert re.search(r"field-open_sessions\">1<", page(operator, LISTENERS))
+    assert "check_small" in page(operator, LISTENERS)
+    assert re.search(r'data-label="open sessions">1<', page(operator, LISTENERS))
     Listener.objects.update(heartbeat_at=Now() - timedelta(seconds=91))
-    assert "icon-yes" not in page(operator, LISTENERS)
+    assert "check_small" not in page(operator, LISTENERS)

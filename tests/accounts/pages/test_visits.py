@@ -6,8 +6,8 @@ import pytest
 from django.urls import reverse
 
 from accounts import app_passwords, provisioning
+from accounts.headers import HEADERS
 from accounts.models import Mailbox
-from accounts.pages.headers import HEADERS
 from tests.fixtures import PASSWORD, Customer, WebClient
 from tests.pages_of import browser, signed_in, text
 
@@ -44,7 +44,7 @@ def test_each_page_is_for_who_has_signed_in(name: str, acme: Customer, globex: C
 def test_each_page_allows_nothing_of_others(name: str, acme: Customer) -> None:
     response = signed_in(acme.mailbox).get(reverse(name))
     page = text(response)
-    assert {name: response[name] for name in HEADERS} == HEADERS
+    assert {name: response[name] for name in HEADERS["/me/"]} == HEADERS["/me/"]
     assert "<script" not in page
     assert "style=" not in page
     assert "<style" not in page
@@ -54,7 +54,7 @@ def test_each_page_allows_nothing_of_others(name: str, acme: Customer) -> None:
 def test_also_what_is_not_there_is_said_with_these_headers(acme: Customer) -> None:
     response = signed_in(acme.mailbox).get("/me/nothing/")
     assert response.status_code == 404
-    assert response["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
+    assert response["Content-Security-Policy"] == HEADERS["/me/"]["Content-Security-Policy"]
 
 
 def test_the_way_in_leads_to_where_one_wanted(acme: Customer) -> None:
