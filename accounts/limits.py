@@ -8,7 +8,7 @@ the widest first: the reseller's, the tenant's, a domain's. So a transaction may
 from typing import Any, Final
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from accounts import audit
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
@@ -148,6 +148,17 @@ def used_octets(target: Reseller | Tenant | Domain) -> int:
         cursor.execute("SELECT mailhost_used_octets(%s, %s, %s)", (reseller, tenant, domain))
         [octets] = cursor.fetchone()
     return int(octets)
+
+
+def room(mailbox: Mailbox) -> int | None:
+    """Octets that the limits of its domain and its tenant leave to a mailbox; None where they have none.
+
+    The limit of a reseller is not for everybody to see: what it refuses is found out by trying.
+    """
+    of_domain, of_tenant = Q(domain=mailbox.domain_id), Q(tenant=mailbox.tenant_id, domain=None)
+    limited = Allowance.objects.filter(of_domain | of_tenant, max_octets__isnull=False)
+    rooms = limited.annotate(room=F("max_octets") - F("octets")).values_list("room", flat=True)
+    return min((max(0, left) for left in rooms), default=None)
 
 
 def is_over_quota(error: DatabaseError) -> bool:

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from encodings.aliases import aliases
+from ipaddress import ip_address
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -49,6 +50,58 @@ def look(head: bytes) -> Headers:
         message_id=_printable(found.get(b"message-id", b"").decode("utf-8", "replace")),
         date=_date(found.get(b"date", b"")),
     )
+
+
+class Hop(NamedTuple):
+    """Where a server took a message from, as it says itself; empty where it does not."""
+
+    host: str
+    """The name that the client gave."""
+    address: str
+    """The client's, as IPv4 or IPv6."""
+    queue_id: str
+    """Of the server that took it."""
+
+
+def hop(head: bytes) -> Hop | None:
+    """What the trace field says that a message begins with (RFC 5321 section 4.4); None if it begins with none.
+
+    As many servers as there are write it, it is only looked at for what most of them have in common. Never raises.
+    """
+    found = _FIRST_RECEIVED.match(head[:HOP_LIMIT])
+    if found is None:
+        return None
+    text = _printable(found["value"].decode("utf-8", "replace"), most=HOP_LIMIT)
+    whence = _WHENCE.match(text)
+    said = whence["said"] if whence else ""
+    literal = _LITERAL.search(said)
+    bare = text
+    for _ in range(3):  # comments stand in comments
+        bare = _COMMENT.sub(" ", bare)
+    queue_id = _QUEUE_ID.search(bare)
+    host = said.split(" ", 1)[0].strip("[]();")
+    return Hop(
+        host=host[:LENGTH],
+        address=_address(literal["address"] if literal else host),
+        queue_id=queue_id["id"] if queue_id else "",
+    )
+
+
+HOP_LIMIT: Final = 2048
+"""Octets of the first trace field that are looked at."""
+
+_FIRST_RECEIVED = re.compile(rb"received[ \t]*+:(?P<value>[^\n]*+(?:\n[ \t][^\n]*+)*+)", re.IGNORECASE)
+_WHENCE = re.compile(r"from (?P<said>.*?)(?: by |$)", re.IGNORECASE)
+_LITERAL = re.compile(r"\[(?:IPv6:)?(?P<address>[0-9A-Fa-f:.]{2,45})\]", re.IGNORECASE)
+_COMMENT = re.compile(r"\([^()]*+\)")
+_QUEUE_ID = re.compile(r"(?:^| )id <?(?P<id>[A-Za-z0-9_.+=@-]{1,100})", re.IGNORECASE)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return ""
 
 
 def has_looped(head: bytes, address: str) -> bool:
@@ -102,8 +155,8 @@ def _text(value: bytes) -> str:
     return _printable(text)
 
 
-def _printable(text: str) -> str:
-    return _UNPRINTABLE.sub("", " ".join(text.split()))[:LENGTH].strip()
+def _printable(text: str, *, most: int = LENGTH) -> str:
+    return _UNPRINTABLE.sub("", " ".join(text.split()))[:most].strip()
 
 
 def _decoded(words: re.Match[str]) -> str:

@@ -180,6 +180,9 @@ class Message(TenantOwned):
         related_name="+",
         help_text="If not in a session.",
     )
+    earlier = models.JSONField(
+        null=True, help_text="What became of it before it was restored, each time, oldest first (mailstore.life)."
+    )
 
     objects: ClassVar[Any] = MessageQuerySet.as_manager()
     mailbox_path: ClassVar = "mailbox"

@@ -16,6 +16,11 @@ class QuotaExceeded(Exception):
         self.octets = octets
 
 
+def room(mailbox: Mailbox) -> int | None:
+    """Octets that its quota leaves in a mailbox; None if it has none."""
+    return None if mailbox.quota_octets is None else max(0, mailbox.quota_octets - mailbox.used_octets)
+
+
 def charge(mailbox: Mailbox, *, octets: int, messages: int) -> None:
     """Count messages of so many octets that came into the maildrop. Raises `QuotaExceeded`.
 

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet, Sum
 from django.db.models.functions import Now
 
-from accounts import audit
+from accounts import audit, limits
 from accounts.models import Mailbox, User
 from mailstore import quota
 from mailstore.models import MaildropSession, Message, MessageQuerySet
@@ -71,6 +71,37 @@ def due_at(message: Message, *, kept: timedelta) -> datetime | None:
     return due
 
 
+class Forecast(NamedTuple):
+    """What `restore` would bring back into a mailbox, and whether there is room for it."""
+
+    messages: int
+    octets: int
+    used_octets: int
+    """Of the mailbox now."""
+    quota_octets: int | None
+    room: int | None
+    """Octets that its quota, its domain's and its tenant's limit leave; None: there is no limit to be seen."""
+
+    @property
+    def missing(self) -> int:
+        """Octets for which there is no room."""
+        return 0 if self.room is None else max(0, self.octets - self.room)
+
+
+def forecast(messages: QuerySet[Message], mailbox: Mailbox) -> Forecast:
+    """What `restore` of those of these messages that are the mailbox's would do now. A closed one gets nothing back."""
+    chosen = Message.objects.filter(pk__in=messages.order_by().values("pk"), mailbox=mailbox).expunged()
+    found = {"count": 0, "sum": 0} if mailbox.closed_at else chosen.aggregate(count=Count("*"), sum=Sum("octets"))
+    rooms = [room for room in (quota.room(mailbox), limits.room(mailbox)) if room is not None]
+    return Forecast(
+        messages=found["count"],
+        octets=int(found["sum"] or 0),
+        used_octets=mailbox.used_octets,
+        quota_octets=mailbox.quota_octets,
+        room=min(rooms, default=None),
+    )
+
+
 def expunge(messages: QuerySet[Message], *, by: User | None) -> Moved:
     """Take messages out of their maildrops and quotas; until they are purged, `restore` undoes it.
 
@@ -92,8 +123,10 @@ def restore(messages: QuerySet[Message], *, by: User | None) -> Moved:
     """Bring expunged messages back into their maildrops, as new ones.
 
     They get new unique-ids, in the order of the old ones, because a client that saw the old ones would skip them; and
-    nobody has fetched them yet. Returns what came back: those that were purged meanwhile or whose mailbox is
-    closed do not. Raises `QuotaExceeded`, and restores none, if a mailbox has no room for its own.
+    nobody has fetched them yet. What became of them before is kept (`Message.earlier`).
+
+    Returns what came back: those that were purged meanwhile or whose mailbox is closed do not. Raises
+    `QuotaExceeded`, and restores none, if a mailbox has no room for its own.
     """
     restored = Moved()
     with transaction.atomic():
@@ -103,7 +136,8 @@ def restore(messages: QuerySet[Message], *, by: User | None) -> Moved:
                 continue  # and no matter whether a mailbox has room for nothing
             quota.charge(mailbox, octets=octets, messages=len(ids))
             with connection.cursor() as cursor:
-                cursor.execute(_BRING_BACK, {"messages": ids, "next_uid": mailbox.next_uid})
+                who = by.pk if by else None
+                cursor.execute(_BRING_BACK, {"messages": ids, "next_uid": mailbox.next_uid, "by": who})
             Mailbox.objects.filter(pk=mailbox.pk).update(next_uid=mailbox.next_uid + len(ids))
             restored = restored.and_of(mailbox, messages=len(ids), octets=octets, action="mailbox.messages_restored")
     log.info("%s messages restored by %s", restored.messages, _who(by))
@@ -114,7 +148,13 @@ _BRING_BACK = """
 UPDATE mailstore_message message
 SET uid = %(next_uid)s + numbered.nth - 1, epoch = coalesce((SELECT epoch FROM mailstore_store), 1),
     kept_unique_id = NULL, expunged_at = NULL, expunged_in_id = NULL, expunged_by_id = NULL,
-    first_fetched_at = NULL, first_fetched_in_id = NULL
+    first_fetched_at = NULL, first_fetched_in_id = NULL,
+    earlier = CASE WHEN jsonb_array_length(earlier) >= 20 THEN earlier - 0 ELSE coalesce(earlier, '[]') END
+        || jsonb_build_object(
+            'fetched_at', first_fetched_at, 'fetched_in', first_fetched_in_id,
+            'removed_at', expunged_at, 'removed_in', expunged_in_id, 'removed_by', expunged_by_id,
+            'restored_at', now(), 'restored_by', %(by)s::bigint
+        )
 FROM unnest(%(messages)s::bigint[]) WITH ORDINALITY numbered (id, nth)
 WHERE message.id = numbered.id
 """

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mailstore import headers
 from mailstore.headers import _CHARSETS, LENGTH, Headers, look
 
 NOTHING = Headers("", "", "", None)
@@ -173,3 +174,56 @@ def test_it_costs_milliseconds_at_most(head: bytes) -> None:
     began = time.process_time()
     look(head)
     assert time.process_time() - began < 0.05
+
+
+# --- Trace fields --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "hop"),
+    [
+        (  # Postfix
+            "Received: from mail.example.com (unknown [203.0.113.9])\r\n\tby mx (Postfix) with SMTP id 4Zk1Xy2Jz3z\r\n"
+            "\tfor <an@acme.test>; Wed, 25 Nov 2026 09:02:00 +0000 (UTC)\r\n",
+            ("mail.example.com", "203.0.113.9", "4Zk1Xy2Jz3z"),
+        ),
+        (  # of Postfix's own
+            "Received: by mx.acme.test (Postfix, from userid 0)\r\n\tid 51B2C; Wed, 25 Nov 2026\r\n",
+            ("", "", "51B2C"),
+        ),
+        (  # Exim
+            "Received: from [2001:db8::7] (helo=mail.example.com)\r\n\tby mx with esmtps  (TLS1.3) tls X\r\n"
+            "\t(Exim 4.96)\r\n\t(envelope-from <id 7@example.com>)\r\n\tid 1vO9rP-000000001ab-2cde\r\n\tfor a@b.test;",
+            ("2001:db8::7", "2001:db8::7", "1vO9rP-000000001ab-2cde"),
+        ),
+        (  # Sendmail
+            "received: from a.example (a.example [IPv6:2001:DB8::1]) by mx (8.18.1/8.18.1) with SMTP id 5AP92x (version"
+            "=TLSv1.3 (really id x) verify=NO) for <an@acme.test>; Wed, 25 Nov 2026",
+            ("a.example", "2001:db8::1", "5AP92x"),
+        ),
+        ("Received: from a by b with SMTP id 7; Mon, 23 Nov 2026 09:00:00 +0000\r\n", ("a", "", "7")),
+        ("Received: from a ([999.1.1.1]) by b; x\r\n", ("a", "", "")),
+        ("Received:\r\n", ("", "", "")),
+        ("Received: from \x00\x1b[31m\u202ex by b id \x07evil<script>\r\n", ("31mx", "", "evil")),
+    ],
+)
+def test_what_a_trace_field_says_is_told_as_most_servers_write_it(field: str, hop: tuple[str, str, str]) -> None:
+    assert headers.hop(field.encode() + b"Subject: id 9\r\n\r\nx") == hop
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"Subject: x\r\nReceived: from a\r\n", b"\r\nReceived: from a\r\n", b"Received from"]
+)
+def test_what_no_server_has_queued_has_no_hop(head: bytes) -> None:
+    assert headers.hop(head) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"Received: " + b"(" * 10**6, b"Received: " + b"from " * 10**6, b"Received: " + b"(" * 999 + b")" * 10**6,
+     b"Received: id " + b"id " * 10**6, b"Received:" + b"\n " * 10**6, bytes(range(256)) * 100],
+)  # fmt: skip
+def test_no_trace_field_takes_long(head: bytes) -> None:
+    began = time.monotonic()
+    headers.hop(head)
+    assert time.monotonic() - began < 0.1

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.utils import timezone
 
-from accounts import provisioning
+from accounts import limits, provisioning
 from accounts.models import Mailbox
 from mailstore import drift, purging, retention
 from mailstore.delivery import Outcome
@@ -244,3 +244,27 @@ def test_deliveries_expunges_and_restores_never_give_a_uid_twice(acme: Customer)
     at_once([deliver, to_and_fro, to_and_fro])
     uids = list(Message.objects.values_list("uid", flat=True))
     assert len(set(uids)) == len(uids) == 21
+
+
+# --- Said before ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_restore_would_do_is_what_it_does(acme: Customer, globex: Customer) -> None:
+    one, two, _ = fill(acme.mailbox, "one", "two", "three")
+    fill(globex.mailbox, "theirs")
+    retention.expunge(Message.objects.filter(subject__in=["one", "two", "theirs"]), by=None)
+    acme.mailbox.refresh_from_db()
+    said = retention.forecast(Message.objects.all(), acme.mailbox)
+    assert (said.messages, said.octets, said.room, said.missing) == (2, one.octets + two.octets, None, 0)
+    assert said.used_octets == acme.mailbox.used_octets
+    Mailbox.objects.filter(pk=acme.mailbox.pk).update(quota_octets=acme.mailbox.used_octets + one.octets)
+    acme.mailbox.refresh_from_db()
+    said = retention.forecast(Message.objects.all(), acme.mailbox)
+    assert (said.room, said.missing) == (one.octets, two.octets)
+    with pytest.raises(QuotaExceeded):
+        retention.restore(Message.objects.filter(mailbox=acme.mailbox), by=None)
+    limits.set_limits(acme.domain, max_octets=acme.mailbox.used_octets + 1)
+    said = retention.forecast(Message.objects.filter(pk=one.pk), acme.mailbox)
+    assert (said.room, said.missing) == (1, one.octets - 1)
+    provisioning.close_mailbox(acme.mailbox)
+    assert retention.forecast(Message.objects.all(), acme.mailbox).messages == 0
