@@ -2,19 +2,34 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
+from django.template.response import SimpleTemplateResponse
 from django.utils.translation import gettext as _
 
 from accounts import clients, languages, scope
-from accounts.principals import Through
+from accounts.principals import Principal, Through
+
+T = TypeVar("T")
 
 SCOPED: Final[dict[str, Through]] = {"/admin/": "admin"}
 """By the beginning of the path, what is asked through. The API enters its scope itself, once it knows the token."""
 
 _SIGNING_IN: Final = "/admin/login/"  # takes seconds, and finds out itself who somebody is: no transaction waits for it
+
+
+class Waiting(HttpResponse, Generic[T]):
+    """What a view within a scope answers that has to wait for something else than the database.
+
+    `wait` is called once the scope has ended, and holds nothing of the database; `then` makes the answer of what it
+    gave, within the same scope again.
+    """
+
+    def __init__(self, wait: Callable[[], T], then: Callable[[T], HttpResponseBase]) -> None:
+        super().__init__()
+        self.wait, self.then = wait, then
 
 
 class WithinScope:
@@ -44,9 +59,21 @@ class WithinScope:
             principal = principal.via(through, address)
             with suppress(UnreadablePostError):
                 request.POST  # noqa: B018 # read now: no transaction waits for a browser that sends a large file
-        return scope.attempt(
-            principal, lambda: self._get_response(request), keeps=lambda response: response.status_code < 400
-        )
+        response = _attempt(principal, lambda: self._get_response(request))
+        if isinstance(response, Waiting):
+            scope.let_go()
+            found, then = response.wait(), response.then
+            response = _attempt(principal, lambda: _rendered(then(found)))
+        return response
+
+
+def _attempt(principal: Principal | None, answer: Callable[[], HttpResponseBase]) -> HttpResponseBase:
+    return scope.attempt(principal, answer, keeps=lambda response: response.status_code < 400)
+
+
+def _rendered(response: HttpResponseBase) -> HttpResponseBase:
+    """Django renders only what views answer by themselves."""
+    return response.render() if isinstance(response, SimpleTemplateResponse) else response
 
 
 def _length(request: HttpRequest) -> int:

@@ -83,6 +83,12 @@ def attempt(principal: Principal | None, answer: Callable[[], T], *, keeps: Call
         return kept
 
 
+def let_go() -> None:
+    """Give the connection back, for as long as something else is waited for than the database. Outside of scopes."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
 class _Undone(Exception):
     def __init__(self, answer: Any) -> None:
         self.answer = answer

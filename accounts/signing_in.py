@@ -77,8 +77,7 @@ def _verify(login: str, password: str, client: Address | None, app_scope: str | 
     except addresses.BadAddress:
         address = ""  # nobody has it; the refusal takes as long as any other
     found = _look_up(address, password, client, app_scope)
-    if not connection.in_atomic_block:
-        connection.close()
+    scope.let_go()
     desk = _desk()
     try:
         attempt = desk.wait(desk.admit(address, password, client, found))

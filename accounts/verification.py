@@ -12,16 +12,13 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-import dns.exception
-import dns.name
-import dns.resolver
 from django.db import connection, transaction
 from django.db.models.functions import Now
-from dns.resolver import Resolver
 
 from accounts import audit, events, provisioning
 from accounts.models import Domain
 from accounts.zone import asking
+from accounts.zone.asking import Question
 
 LABEL: Final = "_mailhost"
 PREFIX: Final = "mailhost-verification="
@@ -30,7 +27,7 @@ CLAIM: Final = timedelta(days=30)
 """How long a domain may be pending before its tenant's claim to it lapses."""
 
 _LOOKUP: Final = 5.0
-"""Seconds in which one of the two lookups must be done, whatever goes wrong."""
+"""Seconds in which a look must be done, whatever goes wrong."""
 _THREADS: Final = 8
 _BATCH: Final = 100
 
@@ -62,16 +59,13 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Whom to ask, and for how long a record may be missing. Without servers the system's are asked."""
+    """Whom to ask, and for how long a record may be missing.
+
+    Without servers the system's are asked. Where it has none either, every finding is `UNKNOWN`.
+    """
 
     servers: Sequence[tuple[str, int]]
     grace: timedelta
-
-    def resolver(self) -> Resolver:
-        """Asks these servers. Where the system has none either, every finding is `UNKNOWN`."""
-        resolver = asking.configured(Resolver(configure=False), self.servers)
-        resolver.timeout = 2.0
-        return resolver
 
 
 def record(domain: Domain) -> tuple[str, str]:
@@ -81,8 +75,12 @@ def record(domain: Domain) -> tuple[str, str]:
 
 def check(domain: Domain, config: Config) -> Finding:
     """Ask DNS now, and let the domain be what follows from the answer."""
+    return conclude(domain, look(domain, config), config)
+
+
+def conclude(domain: Domain, finding: Finding, config: Config) -> Finding:
+    """Let the domain be what follows from what DNS has just said of it, for who waits for DNS in no transaction."""
     Domain.objects.filter(pk=domain.pk).exclude(state=Domain.State.VERIFIED, checked_at=None).update(checked_at=Now())
-    finding = look(domain, config.resolver())
     _conclude(domain.pk, domain.verification_token, finding, config.grace)
     domain.refresh_from_db()
     return finding
@@ -94,9 +92,8 @@ def check_due(config: Config) -> int:
         cursor.execute(_CLAIM, [_BATCH])
         ids = [domain for (domain,) in cursor.fetchall()]
     domains = list(Domain.objects.filter(pk__in=ids))
-    resolver = config.resolver()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="dns") as threads:
-        findings = threads.map(lambda domain: look(domain, resolver), domains)
+        findings = threads.map(lambda domain: look(domain, config), domains)
         for domain, finding in zip(domains, findings, strict=True):
             _conclude(domain.pk, domain.verification_token, finding, config.grace)
     return len(domains)
@@ -128,31 +125,14 @@ def is_trusted(domain: Domain) -> bool:
     return domain.state == Domain.State.VERIFIED and domain.checked_at is None
 
 
-def look(domain: Domain, resolver: Resolver) -> Finding:
-    """What DNS says of a domain. Never raises for what DNS says."""
+def look(domain: Domain, config: Config) -> Finding:
+    """What DNS says of a domain, within seconds. Never raises for what DNS says, and needs no database."""
     name, text = record(domain)
-    findings = []
-    for asked in (name, domain.name):
-        finding = _look(asked, text, resolver)
-        if finding is Finding.FOUND:
-            return finding
-        findings.append(finding)
-    return Finding.UNKNOWN if Finding.UNKNOWN in findings else Finding.MISSING
-
-
-def _look(name: str, text: str, resolver: Resolver) -> Finding:
-    try:
-        asked = dns.name.from_text(name)
-    except dns.exception.DNSException:
-        return Finding.MISSING  # with the label before it the name is too long to be one
-    try:
-        answer = resolver.resolve(asked, "TXT", lifetime=_LOOKUP, search=False)
-    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-        return Finding.MISSING
-    except (dns.exception.DNSException, OSError):
-        return Finding.UNKNOWN
-    wanted = text.encode()
-    return Finding.FOUND if any(b"".join(data.strings).strip() == wanted for data in answer) else Finding.MISSING
+    asked = [Question(name, "TXT"), Question(domain.name, "TXT")]
+    answers = asking.ask(asked, config.servers, lifetime=_LOOKUP).values()
+    if any(text == found.strip() for answer in answers for found in answer.texts()):
+        return Finding.FOUND
+    return Finding.MISSING if all(answer.is_certain for answer in answers) else Finding.UNKNOWN
 
 
 def _conclude(domain_id: int, token: str, finding: Finding, grace: timedelta) -> None:

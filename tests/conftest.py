@@ -28,6 +28,7 @@ def _begin() -> None:
     pair = until_the_end.enter_context(servers.throw_away(wanted))
     os.environ.update({variables[name]: pair.environment[variables[name]] for name in wanted})
     os.environ["MAILHOST_DATA"] = str(pair.data)
+    os.environ["MAILHOST_DNS_SERVERS"] = "127.0.0.1:1"  # nobody: tests ask name servers of their own
     (pair.data / "static").mkdir()  # empty, as `up` makes it
 
 

@@ -1,8 +1,9 @@
 """Domains over the API."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, NamedTuple
 
 import django_filters as filters
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponseBase
 from drf_spectacular.utils import extend_schema
@@ -10,8 +11,9 @@ from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 
-from accounts import addresses, provisioning, tasks, verification
+from accounts import addresses, permissions, provisioning, scope, tasks, verification
 from accounts.addresses import BadAddress
+from accounts.api import rates
 from accounts.api.fields import ExternalId, HasShown, LimitsShown, LimitsWanted, closing, set_limits
 from accounts.api.filters import Flag
 from accounts.api.named import Named
@@ -20,6 +22,13 @@ from accounts.api.serializers import Strict, Text
 from accounts.api.tenants import NameFilters, written
 from accounts.api.views import needs
 from accounts.models import Domain, Tenant
+from accounts.verification import Finding
+from accounts.zone import records, states
+from accounts.zone.records import Host, Hosted, Need, Purpose, Record
+from accounts.zone.states import State, Verdict
+
+_MOST_LOOKS: Final = 30
+"""Times a minute that somebody may have DNS asked."""
 
 
 class RecordShown(serializers.Serializer[Any]):
@@ -74,6 +83,70 @@ class DomainAdded(DomainWanted):
     example: ClassVar = {"name": "example.test", **DomainWanted.example}
 
 
+class DnsRecordShown(serializers.Serializer[Any]):
+    """A record that a domain should have in DNS, and whether it has it."""
+
+    purpose = serializers.ChoiceField(choices=[purpose.value for purpose in Purpose])
+    name = serializers.CharField()
+    type = serializers.ChoiceField(choices=["MX", "TXT", "SRV", "CNAME"])
+    values = serializers.ListField(
+        child=serializers.CharField(), help_text="Of TXT the text itself; of others the data as in a zone file."
+    )
+    need = serializers.ChoiceField(choices=[need.value for need in Need])
+    why = serializers.CharField()
+    verdict = serializers.ChoiceField(
+        choices=[verdict.value for verdict in Verdict], help_text="With no-answer DNS has not told either way."
+    )
+    said = serializers.CharField(help_text="The verdict in words.")
+    found = serializers.ListField(child=serializers.CharField(), help_text="What stands there.")
+    instead = serializers.CharField(help_text="What the record that is there should become. Empty: one of `values`.")
+    example: ClassVar = {
+        "purpose": "mx", "name": "example.test", "type": "MX", "values": ["10 mx.host.example."], "need": "required",
+        "why": "Other mail servers deliver mail for the domain there.", "verdict": "right",
+        "said": "Mail for the domain comes here.", "found": ["10 mx.host.example"], "instead": "",
+    }  # fmt: skip
+
+
+class DnsShown(serializers.Serializer[Any]):
+    """What a domain should have in DNS, and what DNS has."""
+
+    domain = serializers.CharField()
+    records = DnsRecordShown(many=True)
+    zone_file = serializers.CharField(help_text="The records as lines for a zone file.")
+    sts_policy = serializers.CharField(help_text="The policy of MTA-STS, for whoever serves it.")
+    example: ClassVar = {
+        "zone_file": "example.test. 3600 IN MX 10 mx.host.example.\n",
+        "sts_policy": "version: STSv1\nmode: testing\nmx: mx.host.example\nmax_age: 604800\n",
+    }
+
+
+class Seen(NamedTuple):
+    """What a domain should have, and what DNS has."""
+
+    records: list[Record]
+    states: dict[Purpose, State]
+    host: Host
+
+    def shown(self, domain: Domain) -> dict[str, Any]:
+        """For `DnsShown`."""
+        states = self.states
+        instead = {purpose: state.instead for purpose, state in states.items() if state.instead}
+        return {
+            "domain": domain.name,
+            "records": [
+                {
+                    "purpose": record.purpose, "name": record.name, "type": record.kind, "values": record.values,
+                    "need": record.need, "why": record.why, "verdict": states[record.purpose].verdict,
+                    "said": states[record.purpose].said, "found": states[record.purpose].found,
+                    "instead": states[record.purpose].instead,
+                }
+                for record in self.records
+            ],
+            "zone_file": records.zone_file(self.records, instead),
+            "sts_policy": records.sts_policy(self.host),
+        }  # fmt: skip
+
+
 class DomainFilters(NameFilters):
     search = filters.CharFilter(method="begins", help_text="How the name begins.")
     tenant = filters.CharFilter(field_name="tenant__slug")
@@ -99,6 +172,11 @@ class Domains(Named):
     lookup_value_regex = "[^/]+"
     orderings = ("name", "created_at", "checked_at")
     volatile = frozenset({"has", "checked_at"})
+    finding: Finding = Finding.UNKNOWN
+    seen: "Seen | None" = None
+
+    def get_serializer_class(self) -> Any:
+        return DnsShown if self.action == "dns" else DomainShown
 
     def normal(self, name: str) -> str:
         return addresses.domain(name)
@@ -127,6 +205,35 @@ class Domains(Named):
         self.would("close", summary, domains=1, **counts)
         provisioning.close_domain(row)
 
+    def prepare(self) -> None:
+        """Ask DNS what a handler wants to know: it may take seconds."""
+        if self.action not in ("check", "dns") or self.is_dry_run:
+            return
+        with scope.entered(self.principal):
+            may = permissions.may(self.principal, self.resource, self.verb)
+            row = self.look_up(self.kwargs[self.lookup_field]) if may else None
+            hosted = Hosted.of(row) if row else None
+        if row is None or hosted is None:
+            return
+        rates.take(f"dns {self.principal.token_id} {self.principal.user_id}", most=_MOST_LOOKS, window=60)
+        scope.let_go()
+        if self.action == "check":
+            self.finding = verification.look(row, tasks.verification_config())
+        else:
+            host = records.this_host()
+            found = records.records(hosted, host)
+            self.seen = Seen(found, states.look(found, hosted, host, settings.MAILHOST_DNS_SERVERS), host)
+
+    @extend_schema(responses={200: DnsShown})
+    @needs("read")
+    @action(detail=True, methods=["get"])
+    def dns(self, request: Request, name: str) -> HttpResponseBase:
+        """What it should have in DNS, and what DNS has: asked now, within three seconds."""
+        row = self.find()
+        if self.seen is None:
+            raise Problem("not-found")  # it was not there when DNS was asked
+        return self.answer(self.seen.shown(row))
+
     @extend_schema(request=None, responses={200: DomainShown})
     @needs("delete")
     @action(detail=True, methods=["post"])
@@ -147,7 +254,7 @@ class Domains(Named):
             raise Problem("closed")
         self.would("check", f"asks DNS for the record of {row}", domains=1)
         if not self.is_dry_run:
-            verification.check(row, tasks.verification_config())
+            verification.conclude(row, self.finding, tasks.verification_config())
         return self._written(row, is_new=False)
 
     @extend_schema(request=None, responses={200: DomainShown})

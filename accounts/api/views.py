@@ -163,6 +163,9 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
         """Octets that the body of this request may have."""
         return self.max_body
 
+    def prepare(self) -> None:
+        """What takes long, and is done before the transaction of the request begins. Raises `Problem`."""
+
     def would(self, action: str, summary: str, **counts: int) -> None:
         """Say what is done: `closes 3 mailboxes, 4.1 GB in 812 messages`."""
         self._said = Would(action, summary, counts)
@@ -204,6 +207,7 @@ class Resource(ViewSetMixin, GenericAPIView[Any]):
         self.request = self.initialize_request(request, *args, **kwargs)
         try:
             self._begin(request)
+            self.prepare()
         except Exception as error:
             response: HttpResponseBase = self.handle_exception(error)
         else:

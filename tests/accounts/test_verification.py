@@ -60,11 +60,11 @@ def ago(domain: Domain, **fields: timedelta) -> None:
 
 def test_the_record_may_stand_below_the_domain_or_at_it(pending: Domain, server: NameServer) -> None:
     server.records = {"_mailhost.acme.test": [f'_mailhost.acme.test TXT "{text(pending)}"']}
-    assert verification.look(pending, config(server).resolver()) is Finding.FOUND
+    assert verification.look(pending, config(server)) is Finding.FOUND
     server.records = {
         "acme.test": [f'acme.test TXT "v=spf1 -all" "{text(pending)}"', f'acme.test TXT "{text(pending)}"']
     }
-    assert verification.look(pending, config(server).resolver()) is Finding.FOUND
+    assert verification.look(pending, config(server)) is Finding.FOUND
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_record_may_stand_below_the_domain_or_at_it(pending: Domain, server:
 )
 def test_however_the_record_is_written_it_is_found(pending: Domain, server: NameServer, lines: list[str]) -> None:
     server.records["acme.test"] = [line.format(text=text(pending), token=pending.verification_token) for line in lines]
-    assert verification.look(pending, config(server).resolver()) is Finding.FOUND
+    assert verification.look(pending, config(server)) is Finding.FOUND
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_any_other_answer_means_that_it_is_missing(pending: Domain, server: Name
     if isinstance(found, list):
         found = [line.format(text=text(pending), upper=text(pending).upper()) for line in found]
     server.records["acme.test"] = found
-    assert verification.look(pending, config(server).resolver()) is Finding.MISSING
+    assert verification.look(pending, config(server)) is Finding.MISSING
 
 
 @pytest.mark.parametrize("found", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, None])
@@ -108,9 +108,9 @@ def test_no_answer_tells_nothing(
 ) -> None:
     monkeypatch.setattr(verification, "_LOOKUP", 0.5)
     server.records["_mailhost.acme.test"] = found
-    assert verification.look(pending, config(server).resolver()) is Finding.UNKNOWN
+    assert verification.look(pending, config(server)) is Finding.UNKNOWN
     server.records = {"acme.test": found}
-    assert verification.look(pending, config(server).resolver()) is Finding.UNKNOWN
+    assert verification.look(pending, config(server)) is Finding.UNKNOWN
 
 
 def test_a_truncated_answer_is_asked_for_again_over_tcp(pending: Domain, server: NameServer) -> None:
@@ -119,7 +119,7 @@ def test_a_truncated_answer_is_asked_for_again_over_tcp(pending: Domain, server:
         *(f'_mailhost.acme.test TXT "{number:0200}"' for number in range(20)),
         f'_mailhost.acme.test TXT "{text(pending)}"',
     ]
-    assert verification.look(pending, config(server).resolver()) is Finding.FOUND
+    assert verification.look(pending, config(server)) is Finding.FOUND
     assert ("tcp", "_mailhost.acme.test") in server.asked
 
 
@@ -135,7 +135,7 @@ def test_the_longest_name_can_be_verified_too(pending: Domain, server: NameServe
     Domain.objects.filter(pk=pending.pk).update(name=name)
     pending.refresh_from_db()
     server.records[name] = [f'{name} TXT "{text(pending)}"']
-    assert verification.look(pending, config(server).resolver()) is Finding.FOUND
+    assert verification.look(pending, config(server)) is Finding.FOUND
 
 
 # --- What follows from it ------------------------------------------------------------------------------------------
