@@ -10,7 +10,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Lower, Now
+from django.db.models.functions import Least, Lower, Now
 
 from accounts import addresses, languages
 from accounts.tenancy import RootQuerySet, TenantOwned, TenantQuerySet, owned
@@ -291,6 +291,15 @@ class MailboxQuerySet(TenantQuerySet["Mailbox"]):
         """Mailboxes that are in use; the others wait in quarantine for their purge."""
         return self.filter(closed_at=None)
 
+    def little_room(self, percent: int) -> "MailboxQuerySet":
+        """Open mailboxes that have used so many percent of their quota; at 100 an ordinary message finds no room.
+
+        As of the last time that people were told of it (`mailstore.notices`), so that few are looked at.
+        """
+        quota = F("quota_octets")
+        step = quota - Least(quota / 100, 65536) if percent >= 100 else quota / 100 * percent
+        return self.open().filter(warned_percent__gt=0, quota_octets__gt=0, used_octets__gte=step)
+
 
 class Mailbox(TenantOwned):
     """A hosted address with its password and quota (RFC 5598).
@@ -369,6 +378,12 @@ class Mailbox(TenantOwned):
             models.Index(fields=("address",), condition=~Q(closed_at=None), name="mailbox_in_quarantine"),
             models.Index(fields=("closed_at",), condition=~Q(closed_at=None), name="mailbox_closed"),
             models.Index(fields=("tenant", "address"), name="mailbox_listed"),
+            # On no column that a delivery changes: else each would write all indexes.
+            models.Index(
+                fields=("tenant", "address"),
+                condition=Q(closed_at=None, warned_percent__gt=0),
+                name="mailbox_with_little_room",
+            ),
         )
 
     def __str__(self) -> str:

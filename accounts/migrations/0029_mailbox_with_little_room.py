@@ -1,0 +1,20 @@
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """The few mailboxes that are nearly full are found without a look at all."""
+
+    atomic = False
+    dependencies = [("accounts", "0028_languages")]
+
+    operations = [
+        AddIndexConcurrently(
+            model_name="mailbox",
+            index=models.Index(
+                fields=["tenant", "address"],
+                condition=models.Q(closed_at=None, warned_percent__gt=0),
+                name="mailbox_with_little_room",
+            ),
+        ),
+    ]
