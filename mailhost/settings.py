@@ -336,6 +336,7 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": MAILHOST_PURGE_INTERVAL.total_seconds()},
     },
     "quotas": {"task": "mailstore.tasks.tell_of_quotas", "schedule": 300.0, "options": {"expires": 300}},
+    "statistics": {"task": "mailstore.tasks.roll_up_statistics", "schedule": 60.0, "options": {"expires": 60}},
     # New events are sent at once; this is for second attempts, and for what the queue lost.
     "webhooks": {"task": "accounts.tasks.send_webhooks", "schedule": 30.0, "options": {"expires": 30}},
     "domains": {"task": "accounts.tasks.check_domains", "schedule": 60.0, "options": {"expires": 60}},

@@ -387,3 +387,140 @@ class Refusal(TenantOwned):
 
     def __str__(self) -> str:
         return f"refusal {self.pk}"
+
+
+class Statistics(TenantOwned):
+    """What happened in a domain in an hour or a day (UTC), and what lay in its maildrops at the end of that.
+
+    The rows of the whole host have neither tenant nor domain. Without foreign keys: what they tell of may be gone.
+    """
+
+    tenant = models.ForeignKey(  # type: ignore[assignment] # the host's rows have none
+        "accounts.Tenant", models.PROTECT, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    domain = owned("accounts.Domain", models.DO_NOTHING, null=True, related_name="+", db_index=False)
+    start = models.DateTimeField()
+    delivered = models.BigIntegerField(db_default=0, help_text="Messages, one for each mailbox.")
+    delivered_octets = models.BigIntegerField(db_default=0)
+    sessions = models.BigIntegerField(db_default=0, help_text="POP3 sessions that ended and fetched or removed mail.")
+    fetched = models.BigIntegerField(db_default=0, help_text="Messages retrieved in them.")
+    removed = models.BigIntegerField(db_default=0, help_text="Messages removed in them.")
+    refused = models.BigIntegerField(db_default=0, help_text="Recipients that were refused mail.")
+    stored_messages = models.BigIntegerField(null=True, help_text="In maildrops.")
+    stored_octets = models.BigIntegerField(null=True)
+
+    domain_path: ClassVar = "domain"
+
+    class Meta:
+        abstract = True
+
+
+class HourlyStatistics(Statistics):
+    """Of an hour."""
+
+    class Meta:
+        verbose_name = verbose_name_plural = "statistics by hour"
+        constraints = (
+            models.UniqueConstraint(fields=("domain", "start"), nulls_distinct=False, name="hourly_statistics_once"),
+        )
+        indexes = (
+            models.Index(fields=("start",), name="hourly_statistics_age"),
+            models.Index(fields=("tenant", "start"), name="hourly_statistics_of_tenant"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d %H:%M}"
+
+
+class DailyStatistics(Statistics):
+    """Of a day."""
+
+    class Meta:
+        verbose_name = verbose_name_plural = "statistics by day"
+        constraints = (
+            models.UniqueConstraint(fields=("domain", "start"), nulls_distinct=False, name="daily_statistics_once"),
+        )
+        indexes = (
+            models.Index(fields=("start",), name="daily_statistics_age"),
+            models.Index(fields=("tenant", "start"), name="daily_statistics_of_tenant"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d}"
+
+
+class PurgeForecast(TenantOwned):
+    """What goes for good on one of the next days (UTC), as it was seen at the last full hour.
+
+    The rows of the whole host have neither tenant nor domain.
+    """
+
+    tenant = models.ForeignKey(  # type: ignore[assignment] # the host's rows have none
+        "accounts.Tenant", models.PROTECT, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    domain = owned("accounts.Domain", models.DO_NOTHING, null=True, related_name="+", db_index=False)
+    day = models.DateField(help_text="What is due already goes today.")
+    messages = models.BigIntegerField()
+    octets = models.BigIntegerField()
+    mailboxes = models.BigIntegerField(help_text="Closed ones.")
+
+    domain_path: ClassVar = "domain"
+
+    class Meta:
+        verbose_name = "purge forecast"
+        constraints = (
+            models.UniqueConstraint(fields=("domain", "day"), nulls_distinct=False, name="purge_forecast_once"),
+        )
+        indexes = (models.Index(fields=("tenant", "day"), name="purge_forecast_of_tenant"),)
+
+    def __str__(self) -> str:
+        return f"{self.day}"
+
+
+class Rollup(models.Model):
+    """How far the statistics are: one row. Whoever counts on holds it.
+
+    What was `sampled` is counted once all transactions that may have begun before have ended (`mailstore.statistics`).
+    """
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    message_id = models.BigIntegerField(db_default=0, help_text="The last message that was counted.")
+    session_ended_at = models.DateTimeField(null=True, help_text="The end of the last session that was counted.")
+    refused_at = models.DateTimeField(null=True, help_text="Refusals before are counted.")
+    counted_at = models.DateTimeField(null=True, help_text="All that happened before is counted.")
+    stored_at = models.DateTimeField(null=True, help_text="When it was last looked what lies there, and what will go.")
+    sampled_at = models.DateTimeField(null=True)
+    sampled_message_id = models.BigIntegerField(null=True, help_text="The last message that there was then.")
+    sampled_xid = models.BigIntegerField(null=True, help_text="The next transaction then.")
+
+    class Meta:
+        constraints = (models.CheckConstraint(condition=Q(id=1), name="rollup_is_one"),)
+
+    def __str__(self) -> str:
+        return f"counted until {self.counted_at}"
+
+
+class BackgroundRun(models.Model):
+    """When a process of Celery last did one of its tasks; or, for beat, last asked for it.
+
+    Processes come and go under new names: a row that nobody renews is removed.
+    """
+
+    class Kind(models.TextChoices):
+        WORKER = "worker"
+        BEAT = "beat"
+
+    kind = models.CharField(max_length=6, choices=Kind)
+    process = models.CharField(max_length=300, help_text="Such as celery@host.")
+    task = models.CharField(max_length=100)
+    at = models.DateTimeField(help_text="When it last ended, or was asked for.")
+    seconds = models.FloatField(null=True, help_text="How long it took.")
+    error = models.CharField(max_length=200, blank=True, default="", help_text="Empty: it went well.")
+
+    class Meta:
+        verbose_name = "background run"
+        constraints = (models.UniqueConstraint(fields=("process", "task"), name="background_run_once"),)
+        indexes = (models.Index(fields=("at",), name="background_run_age"),)
+
+    def __str__(self) -> str:
+        return f"{self.task} by {self.process}"

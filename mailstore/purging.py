@@ -30,14 +30,17 @@ from accounts.models import (
     Webhook,
 )
 from accounts.provisioning import OnHold, happened
-from mailstore import presence
+from mailstore import presence, statistics
 from mailstore.models import (
+    DailyStatistics,
     DeliveryLedger,
     ForwardLedger,
+    HourlyStatistics,
     ImportedItem,
     ImportJob,
     MaildropSession,
     Message,
+    PurgeForecast,
     Refusal,
 )
 
@@ -58,6 +61,17 @@ _RECORDS: Final[tuple[Any, ...]] = (  # of a mailbox
     ImportedItem,
     ImportJob,
 )
+_OF_TENANT: Final[tuple[Any, ...]] = (
+    Webhook,
+    Event,
+    ApiToken,
+    User,
+    Refusal,
+    ForwardLedger,
+    HourlyStatistics,
+    DailyStatistics,
+    PurgeForecast,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +84,7 @@ class Keep:
     listener_ttl: timedelta  # a listener without a heartbeat for so long is gone, and its sessions are over
     networks: timedelta = timedelta(days=30)  # where somebody signed in from
     refusals: timedelta = timedelta(days=30)  # which mail was refused
+    runs: timedelta = timedelta(days=7)  # what a process of Celery did last
 
 
 @dataclass
@@ -92,6 +107,8 @@ class Purged:
     ledger: int = 0
     networks: int = 0
     refusals: int = 0
+    statistics: int = 0
+    runs: int = 0  # of background work, that no process has renewed for long
     listeners: int = 0
     domains: int = 0
     closed_tenants: int = 0
@@ -115,6 +132,8 @@ class Purged:
         self.ledger += more.ledger
         self.networks += more.networks
         self.refusals += more.refusals
+        self.statistics += more.statistics
+        self.runs += more.runs
         self.listeners += more.listeners
         self.domains += more.domains
         self.closed_tenants += more.closed_tenants
@@ -142,6 +161,9 @@ def purge(
         run.aged("ledger", "mailstore_deliveryledger", "delivered_at", keep.ledger)
         run.aged("ledger", "mailstore_forwardledger", "delivered_at", keep.ledger)
         run.aged("refusals", "mailstore_refusal", "last_at", keep.refusals)
+        run.aged("statistics", "mailstore_hourlystatistics", "start", statistics.HOURS_KEPT)
+        run.aged("statistics", "mailstore_dailystatistics", "start", keep.sessions)
+        run.aged("runs", "mailstore_backgroundrun", "at", keep.runs)
         run.aged("networks", "accounts_knownnetwork", "last_login_at", keep.networks)
         run.expunged()
         run.closed()
@@ -455,7 +477,7 @@ class _Purge:
                 )
                 if tenant and not Domain.objects.filter(tenant=tenant).exists():
                     audit.record("tenant.removed", tenant)
-                    for model in (Webhook, Event, ApiToken, User, Refusal, ForwardLedger):
+                    for model in _OF_TENANT:
                         model.objects.filter(tenant=tenant).delete()
                     tenant.delete()
                     removed.closed_tenants = 1

@@ -6,11 +6,13 @@ from typing import Final
 from celery import shared_task
 from django.conf import settings
 
-from mailstore import configured, forwarding, notices, purging, refusals
+from mailstore import background, configured, forwarding, notices, purging, refusals, statistics
 from mailstore.importing import jobs
 
 LONGEST: Final = timedelta(minutes=4)
 """A run ends after this even if more is due: well before the broker would hand the task to another worker."""
+
+background.listen()  # each process of Celery reads this file
 
 
 def keep() -> purging.Keep:
@@ -44,6 +46,12 @@ def forward() -> None:
 def announce_refusals() -> None:
     """Tell webhooks whose mail is refused."""
     refusals.announce()
+
+
+@shared_task
+def roll_up_statistics() -> None:
+    """Count what happened since the last time, and once an hour what lies there and what will go."""
+    statistics.roll_up(retention=settings.MAILHOST_RETENTION, budget=LONGEST)
 
 
 def import_config() -> jobs.Config:

@@ -39,10 +39,13 @@ from mailstore.delivery import CHUNK_OCTETS, Outcome
 from mailstore.models import (
     Content,
     ContentChunk,
+    DailyStatistics,
+    HourlyStatistics,
     ImportedItem,
     ImportJob,
     MaildropSession,
     Message,
+    PurgeForecast,
     Refusal,
 )
 from mailstore.moving import Busy, Moved, Tied
@@ -121,6 +124,11 @@ def of_everything(customer: Customer, staying: Mailbox) -> list[Mailbox]:
             tenant=tenant, domain=domain, mailbox=mailbox, reason="gone", hour=timezone.now(), count=1,
             first_at=timezone.now(), last_at=timezone.now(), sender_domain="",
         )  # fmt: skip
+    for model in (HourlyStatistics, DailyStatistics):
+        model.objects.create(tenant=tenant, domain=domain, start=timezone.now(), delivered=1)
+    PurgeForecast.objects.create(
+        tenant=tenant, domain=domain, day=timezone.now().date(), messages=1, octets=1, mailboxes=0
+    )
     return [an, chi, closed]
 
 
