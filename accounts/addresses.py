@@ -6,6 +6,8 @@ from typing import Final
 
 import idna
 
+from accounts.languages import gettext as _
+
 # RFC 5321 section 4.1.2 (Dot-string), folded to lower case; RFC 5321 section 4.5.3.1.1 (64 octets).
 _LOCAL_PART = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -25,10 +27,10 @@ def domain(text: str) -> str:
         try:
             name = idna.encode(name, uts46=True).decode("ascii")
         except idna.IDNAError:
-            raise BadAddress(f"{text!r} is not a domain name") from None
+            raise BadAddress(_("%(text)r is not a domain name") % {"text": text}) from None
     name = name.lower()
     if len(name) > 253 or not _DOMAIN.fullmatch(name):
-        raise BadAddress(f"{text!r} is not a domain name")
+        raise BadAddress(_("%(text)r is not a domain name") % {"text": text})
     return name
 
 
@@ -42,7 +44,7 @@ def local_part(text: str) -> str:
     """
     name = text.lower() if text.isascii() else _international(text)
     if len(name.encode("utf-8", "replace")) > 64 or not _LOCAL_PART.fullmatch(_LETTERS.sub("x", name)):
-        raise BadAddress(f"{text!r} cannot stand before the @ of an address")
+        raise BadAddress(_("%(text)r cannot stand before the @ of an address") % {"text": text})
     return name
 
 
@@ -79,7 +81,7 @@ def _international(text: str) -> str:
     except UnicodeError:
         is_one = False
     if not is_one:
-        raise BadAddress(f"{text!r} cannot stand before the @ of an address")
+        raise BadAddress(_("%(text)r cannot stand before the @ of an address") % {"text": text})
     return name
 
 
@@ -93,7 +95,7 @@ def address(text: str) -> str:
     """The normal form of `local_part@domain`. Raises `BadAddress`."""
     local, at, host = text.rpartition("@")
     if not at:
-        raise BadAddress(f"{text!r} is not an address: it has no @")
+        raise BadAddress(_("%(text)r is not an address: it has no @") % {"text": text})
     return f"{local_part(local)}@{domain(host)}"
 
 

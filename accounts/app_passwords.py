@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict, Unpack
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from accounts import audit, notices, passwords
 from accounts.models import AppPassword, Mailbox
@@ -58,7 +59,10 @@ def create(
         lock_open(mailbox)
         own = AppPassword.objects.filter(mailbox=mailbox)
         if own.filter(revoked_at=None).count() >= MOST:
-            raise TooMany(f"{mailbox} has {MOST} app passwords: revoke one that is not used any more")
+            raise TooMany(
+                _("%(mailbox)s has %(most)s app passwords: revoke one that is not used any more")
+                % {"mailbox": mailbox, "most": MOST}
+            )
         revoked = own.exclude(revoked_at=None).order_by("-revoked_at")
         own.filter(pk__in=list(revoked.values_list("pk", flat=True)[MOST:])).delete()
         made = AppPassword.objects.create(tenant_id=mailbox.tenant_id, mailbox=mailbox, digest=digest(text), **wanted)
@@ -75,7 +79,7 @@ def change(app_password: AppPassword, **given: Unpack[AppPasswordValues]) -> boo
     with transaction.atomic():
         row = AppPassword.objects.select_for_update().filter(pk=app_password.pk, revoked_at=None).first()
         if row is None:
-            raise NotInUse("the app password was revoked")
+            raise NotInUse(_("the app password was revoked"))
         if changes := values.changed(row, wanted):
             if "expires_at" in changes:
                 _check_end(wanted["expires_at"])
@@ -123,11 +127,14 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     if "name" in wanted:
         wanted["name"] = values.line(wanted["name"], field="name", most=100)
         if not wanted["name"]:
-            raise BadValue("name the device that it is for", field="name")
+            raise BadValue(_("name the device that it is for"), field="name")
     if "scopes" in wanted:
         wanted["scopes"] = sorted(set(wanted["scopes"]))
         if not wanted["scopes"] or not set(wanted["scopes"]) <= set(AppPassword.Scope.values):
-            raise BadValue(f"scopes are one or more of {', '.join(AppPassword.Scope.values)}", field="scopes")
+            raise BadValue(
+                _("scopes are one or more of %(scopes)s") % {"scopes": ", ".join(AppPassword.Scope.values)},
+                field="scopes",
+            )
     if "allowed_networks" in wanted:
         wanted["allowed_networks"] = values.networks(wanted["allowed_networks"])
     return wanted
@@ -135,4 +142,4 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
 
 def _check_end(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= timezone.now():
-        raise BadValue("that is over: to end an app password, revoke it", field="expires_at")
+        raise BadValue(_("that is over: to end an app password, revoke it"), field="expires_at")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 import argon2
 import bcrypt
 from django.contrib.auth.hashers import BasePasswordHasher, make_password
+from django.utils.translation import gettext as _
 from passlib import hash as crypt
 
 from accounts import passwords
@@ -37,7 +38,7 @@ def stored(password: str | None, password_hash: str | None) -> str:
     """
     if password_hash is not None:
         if password is not None:
-            raise BadHash("give a password or the hash of one, not both")
+            raise BadHash(_("give a password or the hash of one, not both"))
         return parse(password_hash)
     if password is not None:
         passwords.check(password)
@@ -65,7 +66,7 @@ def parse(text: str) -> str:
     if hasher := _HASHERS.get(encoded.split("$", 1)[0]):
         hasher.check(encoded)
         return encoded
-    raise BadHash("this is not a password hash of a known kind: write it as {SCHEME}hash")
+    raise BadHash(_("this is not a password hash of a known kind: write it as {SCHEME}hash"))
 
 
 class ForeignHasher(BasePasswordHasher):
@@ -82,9 +83,12 @@ class ForeignHasher(BasePasswordHasher):
         """Raise `BadHash` for what this hasher cannot verify, or should not: it would take too much."""
         form = self._form.fullmatch(encoded)
         if not form or len(encoded) > LIMIT or not self.is_whole(form):
-            raise BadHash(f"this is not a whole hash of its kind, {self.algorithm}")
+            raise BadHash(_("this is not a whole hash of its kind, %(algorithm)s") % {"algorithm": self.algorithm})
         if not self.is_affordable(form):
-            raise BadHash(f"checking this hash ({self.algorithm}) would take too much time or memory: set a password")
+            raise BadHash(
+                _("checking this hash (%(algorithm)s) would take too much time or memory: set a password")
+                % {"algorithm": self.algorithm}
+            )
 
     def verify(self, password: str, encoded: str) -> bool:
         """Whether one of the spellings in which the other server may have got the password matches."""
@@ -340,7 +344,7 @@ def _from_dovecot(scheme: str, encoding: str, text: str) -> str:
         kind, is_salted = _DIGESTS[scheme]
         octets = _decoded(text, encoding or ("HEX" if not is_salted and len(text) == 2 * kind.size() else "B64"))
         if len(octets) < kind.size() or (len(octets) > kind.size()) != is_salted:
-            raise BadHash(f"this is not a whole hash of the scheme {scheme}")
+            raise BadHash(_("this is not a whole hash of the scheme %(scheme)s") % {"scheme": scheme})
         return f"{kind.algorithm}${base64.b64encode(octets).decode()}"
     text = _unwrapped(text, encoding)
     if scheme in _CRYPTS or scheme == "MD5":
@@ -349,9 +353,9 @@ def _from_dovecot(scheme: str, encoding: str, text: str) -> str:
         if form := _PBKDF2.fullmatch(text):
             key = base64.b64encode(bytes.fromhex(form["key"])).decode()
             return f"{PBKDF2SHA1.algorithm}${form['iterations']}${form['salt']}${key}"
-        raise BadHash("this is not a whole hash of the scheme PBKDF2")
+        raise BadHash(_("this is not a whole hash of the scheme PBKDF2"))
     known = ", ".join(sorted(_CRYPTS | _CLEAR | _DIGESTS.keys() | {"PBKDF2"}))
-    raise BadHash(f"hashes of this scheme cannot be taken over; those of these can: {known}")
+    raise BadHash(_("hashes of this scheme cannot be taken over; those of these can: %(known)s") % {"known": known})
 
 
 def _from_crypt(text: str) -> str:
@@ -359,7 +363,7 @@ def _from_crypt(text: str) -> str:
     if parts[0] == "" and len(parts) == 3 and (algorithm := _CRYPT_PREFIXES.get(parts[1])):
         return algorithm + text
     raise BadHash(
-        "this is not a hash of crypt(3) of a known kind: $1$, $5$, $6$, $2a$, $2b$, $2y$, $argon2i$, $argon2id$"
+        _("this is not a hash of crypt(3) of a known kind: $1$, $5$, $6$, $2a$, $2b$, $2y$, $argon2i$, $argon2id$")
     )
 
 
@@ -367,15 +371,16 @@ def _decoded(text: str, encoding: str) -> bytes:
     try:
         return binascii.unhexlify(text) if encoding == "HEX" else base64.b64decode(text, validate=True)
     except ValueError:
-        name = "hexadecimal digits" if encoding == "HEX" else "base64"
-        raise BadHash(f"the hash is not in {name}") from None
+        if encoding == "HEX":
+            raise BadHash(_("the hash is not in hexadecimal digits")) from None
+        raise BadHash(_("the hash is not in base64")) from None
 
 
 def _unwrapped(text: str, encoding: str) -> str:
     try:
         return _decoded(text, encoding).decode() if encoding else text
     except UnicodeDecodeError:
-        raise BadHash("what the hash encodes is not Unicode text") from None
+        raise BadHash(_("what the hash encodes is not Unicode text")) from None
 
 
 def _unpadded(text: str) -> bytes:

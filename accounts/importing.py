@@ -12,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import principals, scope
@@ -138,16 +139,19 @@ def _octets(form: SheetForm) -> bytes:
         try:
             octets = zlib.decompressobj().decompress(base64.b64decode(content, validate=True), LIMIT + 1)
         except (binascii.Error, zlib.error, ValueError):
-            raise BadFile("send the file again") from None
+            raise BadFile(_("send the file again")) from None
     else:
-        raise BadFile("choose a file")
+        raise BadFile(_("choose a file"))
     if len(octets) > LIMIT:
-        raise BadFile("the file has more than 1 MB: use manage.py or the API")
+        raise BadFile(_("the file has more than 1 MB: use manage.py or the API"))
     return octets
 
 
 def _bounded(table: Table) -> Table:
     passwords = sum(bool(line.cells.get("password")) for line in table)
     if passwords > MOST_PASSWORDS:
-        raise BadFile(f"at most {MOST_PASSWORDS} passwords can be set at once here: use manage.py, or hashes")
+        raise BadFile(
+            _("at most %(most_passwords)s passwords can be set at once here: use manage.py, or hashes")
+            % {"most_passwords": MOST_PASSWORDS}
+        )
     return table

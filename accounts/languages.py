@@ -52,7 +52,7 @@ def zone(name: str) -> ZoneInfo:
     """The time zone of that name (IANA). Raises `ValueError` with a sentence where there is none."""
     name = _NOW_CALLED.get(name, name)
     if name not in zones():
-        raise ValueError("it must be the name of a time zone such as UTC or Asia/Ho_Chi_Minh")
+        raise ValueError(gettext("it must be the name of a time zone such as UTC or Asia/Ho_Chi_Minh"))
     return ZoneInfo(name)
 
 
@@ -76,6 +76,11 @@ def regions() -> list[tuple[str, list[tuple[str, str]]]]:
         region, _slash, place = name.partition("/")
         found.setdefault(named[region], []).append((name, place.replace("_", " ") or name))
     return list(found.items())
+
+
+def gettext(text: str) -> str:
+    """As Django's; in English while settings are still being read, since what is wrong in them is told like this."""
+    return translation.gettext(text) if settings.configured else text
 
 
 class SpokenTo:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from accounts import audit
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
@@ -32,7 +34,9 @@ def of(target: Reseller | Tenant | Domain) -> Allowance:
 
 def told(has: str, most: str | None, what: str = "") -> str:
     """How much it has, of how much it may have; `what` follows the number."""
-    return f"{has}{what}, no limit" if most is None else f"{has} of {most}{what}"
+    if most is None:
+        return _("%(has)s, no limit") % {"has": has + what}
+    return _("%(has)s of %(most)s") % {"has": has, "most": most + what}
 
 
 def open_for(target: Reseller | Tenant | Domain) -> None:
@@ -51,7 +55,7 @@ def charge(
         [refusal] = cursor.fetchone()
     if refusal:
         whose, what, most = refusal.split(" ")
-        raise LimitReached(f"the {whose} may have {most} {what}, and has them")
+        raise LimitReached(_full(whose, what, int(most)))
 
 
 def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict[str, tuple[int | None, int | None]]:
@@ -61,9 +65,9 @@ def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict
     """
     for name, limit in limits.items():
         if name not in FIELDS:
-            raise ValueError(f"there is no limit {name}")
+            raise ValueError(_("there is no limit %(name)s") % {"name": name})
         if limit is not None and not 0 <= limit <= _MOST:
-            raise ValueError(f"{name} is from 0 to {_MOST}")
+            raise ValueError(_("%(name)s is from 0 to %(most)s") % {"name": name, "most": _MOST})
     with transaction.atomic():
         if "max_octets" in limits:
             with connection.cursor() as cursor:
@@ -72,7 +76,7 @@ def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict
         allowance = Allowance.objects.select_for_update(no_key=True).get(**_key(target))
         changed = {name: (getattr(allowance, name), limit) for name, limit in limits.items()}
         changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
-        values: dict[str, Any] = {name: limit for name, (_, limit) in changed.items()}
+        values: dict[str, Any] = {name: limit for name, (_before, limit) in changed.items()}
         if "max_octets" in values:
             values |= {"octets": 0 if values["max_octets"] is None else used_octets(target), "warned_percent": 0}
         if values:
@@ -99,7 +103,7 @@ def hand_over(tenant: Tenant, *, before: Reseller | None, after: Reseller | None
         for what, count in more.items():
             counted, most = getattr(row, what) + (count if gains else -count), getattr(row, f"max_{what}")
             if gains and count and most is not None and counted > most:
-                raise LimitReached(f"the reseller may have {most} {what}, and would have {counted}")
+                raise LimitReached(_too_many("reseller", what, most, counted))
             setattr(row, what, counted)
         row.save(update_fields=list(more))
 
@@ -123,7 +127,7 @@ def move_domains(before: Tenant, after: Tenant, *, domains: int, mailboxes: int,
             counted, most = getattr(row, what) + count * (gains - loses), getattr(row, f"max_{what}")
             if gains and not loses and count and most is not None and counted > most:
                 whose = "tenant" if row.tenant_id else "reseller"
-                raise LimitReached(f"the {whose} may have {most} {what}, and would have {counted}")
+                raise LimitReached(_too_many(whose, what, most, counted))
             setattr(row, what, counted)
         row.save(update_fields=list(more))
 
@@ -137,7 +141,8 @@ def move_octets(mailbox: Mailbox, *, to: Domain) -> None:
     for row in both.order_by("domain_id").select_for_update(no_key=True):
         row.octets += mailbox.used_octets if row.domain_id == to.pk else -mailbox.used_octets
         if row.domain_id == to.pk and mailbox.used_octets and row.octets > (row.max_octets or 0):
-            raise LimitReached(f"the domain {to} has no room for {mailbox.used_octets} octets more")
+            text = _("the domain %(domain)s has no room for %(octets)s octets more")
+            raise LimitReached(text % {"domain": to, "octets": mailbox.used_octets})
         row.save(update_fields=["octets"])
 
 
@@ -164,6 +169,30 @@ def room(mailbox: Mailbox) -> int | None:
 def is_over_quota(error: DatabaseError) -> bool:
     """Whether the trigger refused."""
     return getattr(error.__cause__, "sqlstate", None) == OVER_QUOTA
+
+
+def _full(whose: str, what: str, most: int) -> str:
+    text = ngettext("%(whose)s may have %(what)s, and has it", "%(whose)s may have %(what)s, and has them", most)
+    return text % {"whose": _whose(whose), "what": _so_many(what, most)}
+
+
+def _too_many(whose: str, what: str, most: int, counted: int) -> str:
+    text = _("%(whose)s may have %(what)s, and would have %(counted)s")
+    return text % {"whose": _whose(whose), "what": _so_many(what, most), "counted": counted}
+
+
+def _whose(name: str) -> str:
+    return {"reseller": _("the reseller"), "tenant": _("the tenant"), "domain": _("the domain")}[name]
+
+
+def _so_many(what: str, number: int) -> str:
+    named = {
+        "domains": ngettext("%(number)s domain", "%(number)s domains", number),
+        "mailboxes": ngettext("%(number)s mailbox", "%(number)s mailboxes", number),
+        "aliases": ngettext("%(number)s alias", "%(number)s aliases", number),
+        "octets": ngettext("%(number)s octet", "%(number)s octets", number),
+    }
+    return named[what] % {"number": number}
 
 
 def _ids(target: Reseller | Tenant | Domain) -> tuple[int | None, int | None, int | None]:

@@ -4,6 +4,8 @@ import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple
 
+from django.utils.translation import gettext as _
+
 _UNICAST: Final = IPv6Network("2000::/3")  # RFC 4291 section 2.4: all of IPv6 that was ever given to anybody
 _PROTOCOLS: Final = IPv4Network("192.0.0.0/24")  # RFC 6890: of protocols, also where Python calls it global
 _6TO4: Final = IPv6Network("2002::/16")  # RFC 3056: an IPv4 address within, which nobody is reached by any more
@@ -31,12 +33,12 @@ def resolve(host: str, port: int, *, allow_private: bool) -> list[Address]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError):  # ValueError: a name that DNS cannot even be asked for
-        raise Refused(f"{host[:253]!a} has no address") from None
+        raise Refused(_("%(host)a has no address") % {"host": host[:253]}) from None
     targets: dict[Address, None] = {}
-    for family, _, _, _, where in found:
+    for family, _type, _protocol, _name, where in found:
         address = ip_address(where[0])
         if address.is_unspecified or address.is_multicast or not (allow_private or is_public(address)):
-            raise Refused(f"{host[:253]!a} has an address that is not on the public internet")
+            raise Refused(_("%(host)a has an address that is not on the public internet") % {"host": host[:253]})
         targets[Address(family, str(address), port)] = None
     return list(targets)
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 
 LIMIT: Final = 248
 """Octets of a password: what a POP3 line of 255 can carry after `PASS ` and before CRLF (RFC 2449 section 4)."""
@@ -25,22 +26,26 @@ class BadPassword(ValueError):
 def check(password: str) -> None:
     """Refuse what some way of signing in could not carry. Raises `BadPassword`."""
     if not password:
-        raise BadPassword("a password must not be empty")
+        raise BadPassword(_("a password must not be empty"))
     if any(character < " " or character == "\x7f" for character in password):
-        raise BadPassword("a password must not contain control characters: no POP3 client could send it")
+        raise BadPassword(_("a password must not contain control characters: no POP3 client could send it"))
     try:
         octets = len(normal_form(password).encode())
     except UnicodeEncodeError:
-        raise BadPassword("a password must be valid Unicode text") from None
+        raise BadPassword(_("a password must be valid Unicode text")) from None
     if octets > LIMIT:
         raise BadPassword(
-            f"a password must have at most {LIMIT} octets, since a POP3 client could not send more; this has {octets}"
+            _(
+                "a password must have at most %(limit)s octets, since a POP3 client could not send more;"
+                " this has %(octets)s"
+            )
+            % {"limit": LIMIT, "octets": octets}
         )
 
 
 def generated() -> str:
     """A new password of 99 bits, in groups that can be read out."""
-    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(_GROUP)) for _ in range(_GROUPS))
+    return "-".join("".join(secrets.choice(_LETTERS) for _letter in range(_GROUP)) for _group in range(_GROUPS))
 
 
 def generated_letters(text: str) -> str:
@@ -83,4 +88,4 @@ class Validator:
 
     def get_help_text(self) -> str:
         """What the forms say beside the field."""
-        return f"At most {LIMIT} octets, without control characters."
+        return _("At most %(limit)s octets, without control characters.") % {"limit": LIMIT}

@@ -5,6 +5,8 @@
 
 from typing import Final
 
+from django.utils.translation import gettext as _
+
 from accounts.models import Role
 from accounts.principals import Principal
 
@@ -165,9 +167,12 @@ def may(principal: Principal, resource: str, verb: str) -> bool:
 def check(principal: Principal, resource: str, verb: str) -> None:
     """Raises `NotAllowed`."""
     if principal.role not in TABLE[resource][verb]:
-        raise NotAllowed(f"the role {principal.role} may not do that ({resource}: {verb})")
+        raise NotAllowed(
+            _("the role %(role)s may not do that (%(resource)s: %(verb)s)")
+            % {"role": principal.role, "resource": resource, "verb": verb}
+        )
     if principal.scopes is not None and (scope := scope_of(resource, verb)) not in principal.scopes:
-        raise NotAllowed(f"the token does not have the scope {scope}")
+        raise NotAllowed(_("the token does not have the scope %(scope)s") % {"scope": scope})
 
 
 def as_markdown() -> str:

@@ -1,5 +1,7 @@
 """Quotas as people write them: `1G`, `512M`, `none`."""
 
+from django.utils.translation import gettext as _
+
 from mailhost import environment
 
 _UNITS = ("", "K", "M", "G", "T")
@@ -12,7 +14,7 @@ def parse(text: str) -> int | None:
     try:
         return environment.size(text.strip())
     except ValueError:
-        raise ValueError("a quota is a number of octets such as 1048576, 512K, 50M or 1G, or none") from None
+        raise ValueError(_("a quota is a number of octets such as 1048576, 512K, 50M or 1G, or none")) from None
 
 
 def exact(octets: int | None) -> str:

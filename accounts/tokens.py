@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from accounts import audit, permissions
 from accounts.models import ApiToken, Domain, Mailbox, Reseller, Role, Tenant
@@ -83,7 +84,7 @@ def rotate(token: ApiToken, *, by: Principal) -> Made:
     with transaction.atomic():
         token = ApiToken.objects.select_for_update(no_key=True, of=("self",)).get(pk=token.pk)
         if token.revoked_at is not None:
-            raise BadValue("the token is revoked")
+            raise BadValue(_("the token is revoked"))
         # Else who may make weak tokens could take a strong one over.
         _check_strength(token, by=by, maker=_maker(by))
         text = _renewed(token)
@@ -135,7 +136,7 @@ def _maker(by: Principal) -> ApiToken | None:
 def _name(text: str) -> str:
     text = text.strip()
     if not text or len(text) > 100 or not text.isprintable():
-        raise BadValue("a token's name has 1 to 100 printable characters")
+        raise BadValue(_("a token's name has 1 to 100 printable characters"))
     return text
 
 
@@ -145,7 +146,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     except ValueError:
         network = None
     if network is None or "%" in text:
-        raise BadValue(f"{text!r} is not a network such as 192.0.2.0/24 or 2001:db8::/48")
+        raise BadValue(_("%(text)r is not a network such as 192.0.2.0/24 or 2001:db8::/48") % {"text": text})
     return network
 
 
@@ -171,40 +172,48 @@ def _check_shape(token: ApiToken, domains: Collection[Domain]) -> None:
     }
     if role_wants := wants.get(token.role):
         if has not in role_wants:
-            texts = " or ".join(", ".join(sorted(names)) or "nothing" for names in role_wants)
-            raise BadValue(f"a token with the role {token.role} is for: {texts}")
+            texts = " / ".join(", ".join(sorted(names)) or "–" for names in role_wants)
+            raise BadValue(_("a token with the role %(role)s is for: %(texts)s") % {"role": token.role, "texts": texts})
     else:
-        raise BadValue(f"there is no role {token.role!r}")
+        raise BadValue(_("there is no role %(role)r") % {"role": token.role})
     if any(domain.tenant_id != token.tenant_id for domain in domains) or (
         token.mailbox is not None and token.mailbox.tenant_id != token.tenant_id
     ):
-        raise BadValue("the domains and the mailbox of a token are its tenant's")
+        raise BadValue(_("the domains and the mailbox of a token are its tenant's"))
     if too_much := set(token.scopes) - permissions.scopes_of(token.role):
-        raise BadValue(f"the role {token.role} has no scope {min(too_much)}")
+        raise BadValue(_("the role %(role)s has no scope %(scope)s") % {"role": token.role, "scope": min(too_much)})
     if not token.scopes:
-        raise BadValue("a token has at least one scope")
+        raise BadValue(_("a token has at least one scope"))
     if not 1 <= token.requests_per_minute <= _MOST_REQUESTS:
-        raise BadValue(f"a token has from 1 to {_MOST_REQUESTS} requests per minute")
+        raise BadValue(_("a token has from 1 to %(most)s requests per minute") % {"most": _MOST_REQUESTS})
     if token.expires_at is not None and token.expires_at <= timezone.now():
-        raise BadValue("a token expires in the future")
+        raise BadValue(_("a token expires in the future"))
 
 
 def _check_strength(token: ApiToken, *, by: Principal, maker: ApiToken | None) -> None:
     """Raises `TooStrong`."""
     if not permissions.makes(by, token.role):
-        raise TooStrong(f"the role {by.role} makes no tokens with the role {token.role}")
+        raise TooStrong(
+            _("the role %(role)s makes no tokens with the role %(other)s") % {"role": by.role, "other": token.role}
+        )
     if not _is_within(token, by):
-        raise TooStrong("the token would be for more than exists for who makes it")
+        raise TooStrong(_("the token would be for more than exists for who makes it"))
     if by.scopes is not None and (more := set(token.scopes) - by.scopes):
-        raise TooStrong(f"who makes it has not the scope {min(more)} itself")
+        raise TooStrong(_("who makes it has not the scope %(scope)s itself") % {"scope": min(more)})
     if maker is None:
         return
     if maker.expires_at and (token.expires_at is None or token.expires_at > maker.expires_at):
-        raise TooStrong(f"it can live until {maker.expires_at:%Y-%m-%d %H:%M} UTC at most, as who makes it")
+        raise TooStrong(
+            _("it can live until %(expires_at)s UTC at most, as who makes it")
+            % {"expires_at": f"{maker.expires_at:%Y-%m-%d %H:%M}"}
+        )
     if maker.allowed_networks and not _are_within(networks_of(token), networks_of(maker)):
-        raise TooStrong("it can be used from the networks of who makes it, or some of them")
+        raise TooStrong(_("it can be used from the networks of who makes it, or some of them"))
     if token.requests_per_minute > maker.requests_per_minute:
-        raise TooStrong(f"it can have {maker.requests_per_minute} requests per minute at most, as who makes it")
+        raise TooStrong(
+            _("it can have %(number)s requests per minute at most, as who makes it")
+            % {"number": maker.requests_per_minute}
+        )
 
 
 def _is_within(token: ApiToken, by: Principal) -> bool:

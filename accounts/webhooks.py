@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from accounts import addresses, audit, events, outside
 from accounts.models import Reseller, Tenant, Webhook, WebhookDelivery
@@ -50,7 +51,9 @@ def add(
         if whose := tenant or reseller:
             type(whose).objects.select_for_update(no_key=True).get(pk=whose.pk)
             if Webhook.objects.filter(tenant=tenant, reseller=reseller).count() >= MOST:
-                raise BadValue(f"{whose} has {MOST} webhooks, and cannot have more")
+                raise BadValue(
+                    _("%(whose)s has %(most)s webhooks, and cannot have more") % {"whose": whose, "most": MOST}
+                )
         webhook.save(force_insert=True)
         audit.record("webhook.created", webhook, {"url": ("", url), "events": ([], webhook.events)})
     return webhook, secret
@@ -159,33 +162,36 @@ def keys(webhook: Webhook) -> list[bytes]:
 def _checked_kinds(kinds: Collection[str]) -> list[str]:
     for kind in kinds:
         if kind not in events.KINDS:
-            raise BadValue(f"there is no event {str(kind)[:40]!r}")
+            raise BadValue(_("there is no event %(kind)r") % {"kind": str(kind)[:40]})
     return sorted(set(kinds))
 
 
 def _checked_url(url: str, *, allow_private: bool) -> str:
     """The URL, if events can be sent there. What its host's name leads to is looked at whenever something is sent."""
     if len(url) > _URL_LIMIT or not _URL.fullmatch(url):
-        raise BadValue(f"a webhook's URL has at most {_URL_LIMIT} characters, all of them such as URLs may have")
+        raise BadValue(
+            _("a webhook's URL has at most %(url_limit)s characters, all of them such as URLs may have")
+            % {"url_limit": _URL_LIMIT}
+        )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise BadValue("the webhook's URL is none") from None
+        raise BadValue(_("the webhook's URL is none")) from None
     if parts.scheme != "https" and not (parts.scheme == "http" and allow_private):
-        raise BadValue("a webhook's URL begins with https://")
+        raise BadValue(_("a webhook's URL begins with https://"))
     if parts.username is not None or parts.password is not None:
-        raise BadValue("a webhook's URL has no name or password: what is sent is signed")
+        raise BadValue(_("a webhook's URL has no name or password: what is sent is signed"))
     if parts.fragment or "#" in url:
-        raise BadValue("a webhook's URL has no fragment")
+        raise BadValue(_("a webhook's URL has no fragment"))
     if port is not None and port not in (80, 443) and not (port >= 1024 or (allow_private and port)):
-        raise BadValue("a webhook's port is 443, 80, or from 1024 on")
+        raise BadValue(_("a webhook's port is 443, 80, or from 1024 on"))
     try:
         if not allow_private and not outside.is_public(ip_address(host)):
-            raise BadValue("the webhook's host is not on the public internet")
+            raise BadValue(_("the webhook's host is not on the public internet"))
     except ValueError:  # it is a name
         try:
             addresses.domain(host)
         except addresses.BadAddress:
-            raise BadValue("the webhook's URL names no host") from None
+            raise BadValue(_("the webhook's URL names no host")) from None
     return url

@@ -16,6 +16,7 @@ from django.apps import apps
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Q
+from django.utils.translation import gettext as _
 from psycopg import errors
 
 from accounts import audit, limits, notices
@@ -195,7 +196,9 @@ def _patiently(domain: Domain) -> Iterator[None]:
                 cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
     except OperationalError as error:
         if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
-            raise Busy(f"somebody is at work in {domain}, and nothing was moved: try again") from None
+            raise Busy(
+                _("somebody is at work in %(domain)s, and nothing was moved: try again") % {"domain": domain}
+            ) from None
         raise
     except IntegrityError as error:
         raise values.taken(error) from None
@@ -241,15 +244,15 @@ class _Move:
     def _found(self, rows: Any) -> list[Domain]:
         found = list(rows.filter(Q(pk=self._domain.pk) | Q(alias_of=self._domain.pk)).order_by("pk"))
         if not any(row.pk == self._domain.pk and row.closed_at is None for row in found):
-            raise UnknownDomain(f"{self._domain} is closed")
+            raise UnknownDomain(_("%(domain)s is closed") % {"domain": self._domain})
         return found
 
     def _tenants(self, rows: Any) -> tuple[Tenant, Tenant]:
         both = {row.pk: row for row in rows.filter(pk__in=(self._domains[0].tenant_id, self._to.pk)).order_by("pk")}
         if self._to.pk not in both:
-            raise UnknownTenant(f"{self._to} was removed")
+            raise UnknownTenant(_("%(to)s was removed") % {"to": self._to})
         if both[self._to.pk].closed_at:
-            raise BadValue(f"{self._to} is closed", field="tenant")
+            raise BadValue(_("%(to)s is closed") % {"to": self._to}, field="tenant")
         return both[self._domains[0].tenant_id], both[self._to.pk]
 
     def _end_sessions(self, cursor: CursorWrapper) -> None:
@@ -258,7 +261,10 @@ class _Move:
         while self._run(cursor, _OPEN_SESSIONS).fetchone() == (True,):
             if not self._run(cursor, _END_FREE_SESSIONS).rowcount:
                 if time.monotonic() > deadline:
-                    raise Busy(f"sessions in {self._domain} do not end, and nothing was moved: try again")
+                    raise Busy(
+                        _("sessions in %(domain)s do not end, and nothing was moved: try again")
+                        % {"domain": self._domain}
+                    )
                 time.sleep(0.05)
 
     def _measured(self, cursor: CursorWrapper) -> Moved:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
+from django.utils.translation import gettext as _
 
 from accounts import audit, notices, provisioning
 from accounts.models import (
@@ -192,7 +193,7 @@ def erase(mailbox: Mailbox) -> None:
         if row is None:
             return
         if row.legal_hold:
-            raise OnHold(f"{row} is on legal hold: its mail must be kept")
+            raise OnHold(_("%(row)s is on legal hold: its mail must be kept") % {"row": row})
         provisioning.close_mailbox(row)
         Mailbox.objects.filter(pk=row.pk).update(retention=timedelta(0))
         happened.to_mailbox("erased", row)
@@ -516,7 +517,7 @@ class _Purge:
         """Rows of (…, message, octets) as lists of messages, none with too many or too large ones for a batch."""
         ids: list[int] = []
         total = 0
-        for _, message, octets in rows:
+        for _key, message, octets in rows:
             if ids and (len(ids) == self._batch_size or total + octets > BATCH_OCTETS):
                 yield ids
                 ids, total = [], 0

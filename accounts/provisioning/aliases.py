@@ -6,6 +6,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from accounts import addresses, limits
 from accounts.models import Alias, AliasTarget, Domain, Mailbox
@@ -48,14 +49,16 @@ def set_alias(
     abroad = _outside(outside)
     mailboxes = sorted({mailbox.pk: mailbox for mailbox in mailboxes}.values(), key=lambda one: one.pk)
     if not mailboxes and not abroad:
-        raise BadValue("an alias has at least one target", field="targets")
+        raise BadValue(_("an alias has at least one target"), field="targets")
     if len(mailboxes) + len(abroad) > MOST_TARGETS:
-        raise BadValue(f"an alias has at most {MOST_TARGETS} targets", field="targets")
+        raise BadValue(
+            _("an alias has at most %(most_targets)s targets") % {"most_targets": MOST_TARGETS}, field="targets"
+        )
     with transaction.atomic():
         domain = _domain_for(name, tenant_id)
         for mailbox in mailboxes:
             if mailbox.tenant_id != tenant_id:
-                raise UnknownMailbox(f"there is no mailbox {mailbox}")
+                raise UnknownMailbox(_("there is no mailbox %(mailbox)s") % {"mailbox": mailbox})
             lock_open(mailbox)
         alias = Alias.objects.filter(address=name).first()
         if alias is None or isinstance(holders([name]).get(name), InQuarantine):
@@ -108,9 +111,11 @@ def targets_of(alias: Alias) -> list[str]:
 def _domain_for(name: str, tenant_id: int) -> Domain:
     domain = lock_domain(name)
     if domain.tenant_id != tenant_id:
-        raise UnknownDomain(f"{domain} is not a domain of that tenant")
+        raise UnknownDomain(_("%(domain)s is not a domain of that tenant") % {"domain": domain})
     if domain.alias_of_id:
-        raise UnknownDomain(f"{domain} is an alias domain: make the alias in the domain that it stands for")
+        raise UnknownDomain(
+            _("%(domain)s is an alias domain: make the alias in the domain that it stands for") % {"domain": domain}
+        )
     return domain
 
 
@@ -125,7 +130,7 @@ def _make(
 ) -> Alias:
     holder = holders([name]).get(name)
     if isinstance(holder, Mailbox):
-        raise AddressTaken(f"{name} is a mailbox")
+        raise AddressTaken(_("%(name)s is a mailbox") % {"name": name})
     if holder is not None:
         release_address(name, holder, wanted=release)
     limits.charge(tenant_id=domain.tenant_id, domain_id=domain.pk, aliases=1)
@@ -149,14 +154,14 @@ def _outside(texts: Iterable[str]) -> list[str]:
     names = sorted({addresses.address(text) for text in texts})
     if names and not settings.MAILHOST_FORWARD_SMTP:
         raise BadValue(
-            "mail cannot be forwarded outside: the host has no MTA for it (MAILHOST_FORWARD_SMTP)", field="targets"
+            _("mail cannot be forwarded outside: the host has no MTA for it (MAILHOST_FORWARD_SMTP)"), field="targets"
         )
     hosts = {addresses.split(name)[1] for name in names}
     if here := Domain.objects.filter(name__in=hosts).values_list("name", flat=True).first():
-        raise BadValue(f"{here} is hosted here: name the mailbox instead", field="targets")
+        raise BadValue(_("%(here)s is hosted here: name the mailbox instead") % {"here": here}, field="targets")
     return names
 
 
 def _check_expiry(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= timezone.now():
-        raise BadValue("an alias expires in the future", field="expires_at")
+        raise BadValue(_("an alias expires in the future"), field="expires_at")

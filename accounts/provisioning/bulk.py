@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from accounts import addresses, hashes, passwords
 from accounts.models import Domain, Mailbox
@@ -62,7 +63,8 @@ class NotAll(Refused):
     def __init__(self, results: Sequence[Result]) -> None:
         self.results = results
         refused = sum(result.refusal is not None for result in results)
-        super().__init__(f"nothing was done, because {refused} of the {len(results)} items cannot be")
+        text = _("nothing was done, because %(refused)s of the %(number)s items cannot be")
+        super().__init__(text % {"refused": refused, "number": len(results)})
 
 
 Progress = Callable[[int, int], object]
@@ -138,12 +140,12 @@ class _Run:
             domain = domains.get(addresses.split(name)[1])
             try:
                 if domain is None or (seen is not None and domain.pk not in seen):
-                    raise UnknownDomain(f"{addresses.split(name)[1]} is not hosted here")
+                    raise UnknownDomain(_("%(host)s is not hosted here") % {"host": addresses.split(name)[1]})
                 if isinstance(holder, Mailbox):
                     self._results[number] = self._to_existing(item, holder, self._stored.get(number, ""))
                     continue
                 if item.action in ("update", "close"):
-                    raise UnknownMailbox(f"there is no mailbox {name}")
+                    raise UnknownMailbox(_("there is no mailbox %(name)s") % {"name": name})
                 mailboxes.refuse_alias_domain(domain)
                 if holder is not None:
                     with transaction.atomic():
@@ -165,7 +167,7 @@ class _Run:
                 if item.state is not None:
                     mailboxes.checked_reason(item.state, item.state_reason)
                 if name in first:
-                    raise _Twice(f"{name} stands in the list already")
+                    raise _Twice(_("%(name)s stands in the list already") % {"name": name})
                 first.add(name)
                 if item.password is not None:
                     passwords.check(item.password)
@@ -195,7 +197,7 @@ class _Run:
         if item.action == "add":
             return Result(mailbox.address, "unchanged", mailbox=mailbox)
         if item.action == "create":
-            raise AddressTaken(f"there is a mailbox {mailbox} already")
+            raise AddressTaken(_("there is a mailbox %(mailbox)s already") % {"mailbox": mailbox})
         with transaction.atomic():
             if item.action == "close":
                 mailboxes.close_mailbox(mailbox)

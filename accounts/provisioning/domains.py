@@ -5,6 +5,7 @@ from typing import Any, Final, TypedDict, Unpack
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from accounts import addresses, limits, principals
 from accounts.models import Alias, Domain, Mailbox, Tenant
@@ -48,13 +49,13 @@ def add_domain(
     with transaction.atomic():
         if domain := Domain.objects.filter(name=host).first():
             if domain.tenant_id != tenant.pk:
-                raise DomainTaken(f"{host} belongs to another tenant")
+                raise DomainTaken(_("%(host)s belongs to another tenant") % {"host": host})
             if domain.closed_at:
-                raise DomainTaken(f"{host} was closed: reopen it")
+                raise DomainTaken(_("%(host)s was closed: reopen it") % {"host": host})
             return domain, False
         held = Tenant.objects.select_for_update(no_key=True).filter(pk=tenant.pk, closed_at=None)
         if held.first() is None:
-            raise BadValue(f"{tenant} is closed", field="tenant")
+            raise BadValue(_("%(tenant)s is closed") % {"tenant": tenant}, field="tenant")
         try:
             with transaction.atomic():
                 domain = Domain.objects.create(
@@ -80,7 +81,7 @@ def change_domain(domain: Domain, **given: Unpack[DomainValues]) -> None:
         found = Domain.objects.select_related("tenant", "alias_of").filter(pk=domain.pk, closed_at=None)
         row = found.select_for_update(no_key=True, of=("self",)).first()
         if row is None:
-            raise UnknownDomain(f"{domain} is closed")
+            raise UnknownDomain(_("%(domain)s is closed") % {"domain": domain})
         wanted = _checked(dict(given), tenant=row.tenant, domain=row)
         if changes := values.changed(row, wanted):
             values.write(Domain.objects.filter(pk=domain.pk), changes)
@@ -112,7 +113,9 @@ def reopen_domain(domain: Domain) -> None:
     with transaction.atomic():
         row = Domain.objects.select_related("tenant").select_for_update(of=("self",)).filter(pk=domain.pk).first()
         if row is None or row.tenant.closed_at:
-            raise UnknownDomain(f"{domain} cannot be reopened: it was removed, or its tenant is closed")
+            raise UnknownDomain(
+                _("%(domain)s cannot be reopened: it was removed, or its tenant is closed") % {"domain": domain}
+            )
         if row.closed_at:
             limits.charge(tenant_id=row.tenant_id, domains=1)
             Domain.objects.filter(pk=domain.pk).update(closed_at=None)
@@ -125,17 +128,19 @@ def _checked(wanted: dict[str, Any], *, tenant: Tenant, domain: Domain | None = 
         wanted["external_id"] = values.external_id(wanted["external_id"])
     if wanted.get("subaddress") not in (None, *SEPARATORS):
         raise BadValue(
-            f"a subaddress is separated by one of {' '.join(SEPARATORS[1:])}, or by nothing", field="subaddress"
+            _("a subaddress is separated by one of %(separators)s, or by nothing")
+            % {"separators": " ".join(SEPARATORS[1:])},
+            field="subaddress",
         )
     if target := wanted.get("alias_of"):
         if target.tenant_id != tenant.pk or target.closed_at:
-            raise OtherTenant(f"{target} is not a domain of {tenant}")
+            raise OtherTenant(_("%(target)s is not a domain of %(tenant)s") % {"target": target, "tenant": tenant})
         if target.alias_of_id or target == domain:
-            raise BadValue("an alias domain stands for a domain that is none itself", field="alias_of")
+            raise BadValue(_("an alias domain stands for a domain that is none itself"), field="alias_of")
         if domain is not None:
             if Domain.objects.filter(alias_of=domain).exists():
-                raise StillInUse(f"other domains are aliases of {domain}")
+                raise StillInUse(_("other domains are aliases of %(domain)s") % {"domain": domain})
             own = Q(domain=domain)
             if Mailbox.objects.open().filter(own).exists() or Alias.objects.filter(own).exists():
-                raise StillInUse(f"{domain} has mailboxes or aliases of its own")
+                raise StillInUse(_("%(domain)s has mailboxes or aliases of its own") % {"domain": domain})
     return wanted

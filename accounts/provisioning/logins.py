@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
+from django.utils.translation import gettext as _
 
 from accounts import addresses, audit, hashes, notices, permissions, principals
 from accounts.models import Domain, DomainAdmin, Mailbox, Reseller, Role, Tenant, User
@@ -46,7 +47,7 @@ def add_staff(
     with transaction.atomic():
         domains_of([email], lock=True)
         if holders([email]):
-            raise AddressTaken(f"{email} is taken")
+            raise AddressTaken(_("%(email)s is taken") % {"email": email})
         insert([user])
         _look_after(user, domains)
         audit.record("login.created", user, {"role": (None, role)})
@@ -60,7 +61,9 @@ def change_login(user: User, *, is_active: bool, is_staff: bool, domains: Iterab
     free_to_change = Q(mailbox=None) | Q(is_active=is_active)
     with transaction.atomic():
         if not User.objects.filter(free_to_change, pk=user.pk).update(is_active=is_active, is_staff=is_staff):
-            raise OwnsMailbox(f"{user} owns a mailbox, and can sign in for as long as that is open")
+            raise OwnsMailbox(
+                _("%(user)s owns a mailbox, and can sign in for as long as that is open") % {"user": user}
+            )
         if domains is not None:
             _look_after(user, domains)
         if changes or domains is not None:
@@ -73,7 +76,7 @@ def set_role(user: User, role: str) -> None:
     _check_reach(user.role)
     _check_reach(role)
     if user.tenant_id is None or role not in (Role.MEMBER, Role.SUPPORT, *_OF_TENANT):
-        raise BadValue(f"{user} cannot be {role}", field="role")
+        raise BadValue(_("%(user)s cannot be %(role)s") % {"user": user, "role": role}, field="role")
     with transaction.atomic():
         changes = values.changed(user, {"role": role, "is_staff": role != Role.MEMBER})
         if changes:
@@ -137,7 +140,7 @@ def refuse_stronger(user: User) -> None:
     """Nobody gets a password of somebody who may do more than he. Raises `NotAllowed`."""
     who = principals.acting()
     if user.role != Role.MEMBER and user.pk != who.user_id and not permissions.may(who, "logins", "password"):
-        raise NotAllowed(f"{user} looks after more than a mailbox: ask who may change logins")
+        raise NotAllowed(_("%(user)s looks after more than a mailbox: ask who may change logins") % {"user": user})
 
 
 def remove_login(user: User) -> None:
@@ -145,7 +148,7 @@ def remove_login(user: User) -> None:
     _check_reach(user.role)
     with transaction.atomic():
         if Mailbox.objects.filter(user=user).exists():
-            raise OwnsMailbox(f"{user} owns a mailbox: close that instead")
+            raise OwnsMailbox(_("%(user)s owns a mailbox: close that instead") % {"user": user})
         audit.record("login.removed", user)
         DomainAdmin.objects.filter(user=user).delete()
         User.objects.filter(pk=user.pk).delete()
@@ -158,7 +161,7 @@ def insert(users: list[User]) -> None:
             User.objects.bulk_create(users, batch_size=1000)
     except IntegrityError as error:
         values.taken(error)
-        raise AddressTaken("one of the addresses is taken") from None
+        raise AddressTaken(_("one of the addresses is taken")) from None
 
 
 def _check_role(role: str, tenant: Tenant | None, reseller: Reseller | None) -> None:
@@ -170,23 +173,25 @@ def _check_role(role: str, tenant: Tenant | None, reseller: Reseller | None) -> 
         Role.DOMAIN_ADMIN: tenant is not None and reseller is None,
     }
     if not fits.get(role, False):
-        raise BadValue(f"a login without a mailbox cannot be {role} there", field="role")
+        raise BadValue(_("a login without a mailbox cannot be %(role)s there") % {"role": role}, field="role")
 
 
 def _check_reach(role: str) -> None:
     """Nobody makes, changes or takes over a login that may more than his own. Raises `NotAllowed`."""
     acting = principals.acting()
     if not permissions.makes(acting, role):
-        raise NotAllowed(f"the role {acting.role} does not reach a login with the role {role}")
+        raise NotAllowed(
+            _("the role %(role)s does not reach a login with the role %(role2)s") % {"role": acting.role, "role2": role}
+        )
 
 
 def _look_after(user: User, domains: Iterable[Domain]) -> None:
     domains = list(domains)
     if domains and user.role != Role.DOMAIN_ADMIN:
-        raise BadValue("only a domain admin looks after single domains", field="domains")
+        raise BadValue(_("only a domain admin looks after single domains"), field="domains")
     for domain in domains:
         if domain.tenant_id != user.tenant_id:
-            raise OtherTenant(f"{domain} is not a domain of the login's tenant")
+            raise OtherTenant(_("%(domain)s is not a domain of the login's tenant") % {"domain": domain})
     DomainAdmin.objects.filter(user=user).delete()
     DomainAdmin.objects.bulk_create(
         [DomainAdmin(tenant_id=domain.tenant_id, user=user, domain=domain) for domain in domains]

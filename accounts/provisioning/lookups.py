@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from accounts import addresses
 from accounts.models import Alias, Domain, Mailbox, Reseller, Tenant, User
@@ -22,7 +23,7 @@ def find_reseller(slug: str) -> Reseller:
     """The reseller of that slug. Raises `UnknownReseller`."""
     reseller = Reseller.objects.filter(slug=slug).first() if values.is_slug(slug) else None
     if reseller is None:
-        raise UnknownReseller(f"there is no reseller {slug!r}")
+        raise UnknownReseller(_("there is no reseller %(slug)r") % {"slug": slug})
     return reseller
 
 
@@ -30,7 +31,7 @@ def find_tenant(slug: str) -> Tenant:
     """The tenant of that slug. Raises `UnknownTenant`."""
     tenant = Tenant.objects.filter(slug=slug).first() if values.is_slug(slug) else None
     if tenant is None:
-        raise UnknownTenant(f"there is no tenant {slug!r}")
+        raise UnknownTenant(_("there is no tenant %(slug)r") % {"slug": slug})
     return tenant
 
 
@@ -39,7 +40,7 @@ def find_domain(name: str) -> Domain:
     host = addresses.domain(name)
     domain = Domain.objects.filter(name=host).first()
     if domain is None:
-        raise UnknownDomain(f"{host} is not hosted here")
+        raise UnknownDomain(_("%(host)s is not hosted here") % {"host": host})
     return domain
 
 
@@ -48,7 +49,7 @@ def find_mailbox(address: str) -> Mailbox:
     name = addresses.address(address)
     mailbox = Mailbox.objects.open().select_related("user", "tenant").filter(address=name).first()
     if mailbox is None:
-        raise UnknownMailbox(f"there is no mailbox {name}")
+        raise UnknownMailbox(_("there is no mailbox %(name)s") % {"name": name})
     return mailbox
 
 
@@ -76,14 +77,14 @@ def lock_domain(address: str) -> Domain:
     host = addresses.split(address)[1]
     domain = domains_of([address], lock=True).get(host)
     if domain is None:
-        raise UnknownDomain(f"{host} is not hosted here")
+        raise UnknownDomain(_("%(host)s is not hosted here") % {"host": host})
     return domain
 
 
 def lock_open(mailbox: Mailbox) -> None:
     """Keep a mailbox from being closed until the transaction ends. Raises `UnknownMailbox`."""
     if not Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first():
-        raise UnknownMailbox(f"{mailbox} is closed")
+        raise UnknownMailbox(_("%(mailbox)s is closed") % {"mailbox": mailbox})
 
 
 def hold(mailboxes: QuerySet[Mailbox]) -> list[Mailbox]:

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from accounts import addresses, audit, hashes, limits, notices
 from accounts.models import Alias, AliasTarget, Domain, Mailbox, Tenant, User
@@ -152,9 +153,9 @@ def rename_mailbox(mailbox: Mailbox, address: str, *, keep_alias: bool = True) -
         domains = domains_of([before, name], lock=True)
         new = domains.get(addresses.split(name)[1])
         if new is None:
-            raise UnknownDomain(f"{addresses.split(name)[1]} is not hosted here")
+            raise UnknownDomain(_("%(host)s is not hosted here") % {"host": addresses.split(name)[1]})
         if new.tenant_id != mailbox.tenant_id:
-            raise OtherTenant(f"{new} is not a domain of the mailbox's tenant")
+            raise OtherTenant(_("%(new)s is not a domain of the mailbox's tenant") % {"new": new})
         refuse_alias_domain(new)
         row = _lock(mailbox)
         if row.address == name:
@@ -166,7 +167,7 @@ def rename_mailbox(mailbox: Mailbox, address: str, *, keep_alias: bool = True) -
             limits.charge(tenant_id=row.tenant_id, domain_id=new.pk, aliases=-1)
         holder = holders([name]).get(name)
         if isinstance(holder, Mailbox):
-            raise AddressTaken(f"{name} is a mailbox")
+            raise AddressTaken(_("%(name)s is a mailbox") % {"name": name})
         if holder is not None:
             raise holder
         try:
@@ -175,7 +176,7 @@ def rename_mailbox(mailbox: Mailbox, address: str, *, keep_alias: bool = True) -
                 Mailbox.objects.filter(pk=row.pk).update(address=name, domain=new)
         except IntegrityError as error:  # a login's that does not exist for whoever asks
             values.taken(error)
-            raise AddressTaken(f"{name} is taken") from None
+            raise AddressTaken(_("%(name)s is taken") % {"name": name}) from None
         if row.domain_id != new.pk:
             limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=-1)
             limits.charge(tenant_id=row.tenant_id, domain_id=new.pk, mailboxes=1)
@@ -219,14 +220,14 @@ def reopen_mailbox(mailbox: Mailbox) -> None:
         refuse_alias_domain(lock_domain(mailbox.address))
         row = Mailbox.objects.select_for_update(no_key=True).filter(pk=mailbox.pk).first()
         if row is None:
-            raise UnknownMailbox(f"{mailbox} was purged")
+            raise UnknownMailbox(_("%(mailbox)s was purged") % {"mailbox": mailbox})
         if row.closed_at is not None:
             if row.retention == timedelta(0):
-                raise UnknownMailbox(f"{row} is being removed for good")
+                raise UnknownMailbox(_("%(row)s is being removed for good") % {"row": row})
             holder = holders([row.address]).get(row.address)
             is_alias = Alias.objects.filter(address=row.address).exists()  # also of somebody who is closed himself
             if is_alias or not isinstance(holder, InQuarantine):
-                raise AddressTaken(f"{row} is somebody's already")
+                raise AddressTaken(_("%(row)s is somebody's already") % {"row": row})
             limits.charge(tenant_id=row.tenant_id, domain_id=row.domain_id, mailboxes=1)
             try:
                 with transaction.atomic():
@@ -236,7 +237,10 @@ def reopen_mailbox(mailbox: Mailbox) -> None:
                 raise values.taken(error) from None
             except DatabaseError as error:
                 if limits.is_over_quota(error):
-                    raise limits.LimitReached(f"there is no room for the {row.used_octets} octets in {row}") from None
+                    raise limits.LimitReached(
+                        _("there is no room for the %(used_octets)s octets in %(row)s")
+                        % {"used_octets": row.used_octets, "row": row}
+                    ) from None
                 raise
             row.refresh_from_db()
             happened.to_mailbox("reopened", row)
@@ -260,14 +264,16 @@ def checked(wanted: dict[str, Any]) -> dict[str, Any]:
 def checked_reason(state: str, reason: str) -> str:
     """Why a mailbox is in that state, as it can be stored. Raises `BadValue`, also where there is no such state."""
     if state not in State.values:
-        raise BadValue(f"a mailbox's state is one of {', '.join(State.values)}", field="state")
+        raise BadValue(_("a mailbox's state is one of %(states)s") % {"states": ", ".join(State.values)}, field="state")
     return values.line(reason, field="state_reason", most=500)
 
 
 def refuse_alias_domain(domain: Domain) -> None:
     """Nobody has a mailbox where another domain's local parts are. Raises `UnknownDomain`."""
     if domain.alias_of_id:
-        raise UnknownDomain(f"{domain} is an alias domain: make the mailbox in the domain that it stands for")
+        raise UnknownDomain(
+            _("%(domain)s is an alias domain: make the mailbox in the domain that it stands for") % {"domain": domain}
+        )
 
 
 def write_new(new: Iterable[New]) -> list[Mailbox]:
@@ -313,5 +319,5 @@ def write_new(new: Iterable[New]) -> list[Mailbox]:
 def _lock(mailbox: Mailbox) -> Mailbox:
     row: Mailbox | None = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
     if row is None:
-        raise UnknownMailbox(f"{mailbox} is closed")
+        raise UnknownMailbox(_("%(mailbox)s is closed") % {"mailbox": mailbox})
     return row

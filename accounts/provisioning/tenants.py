@@ -5,6 +5,7 @@ from typing import Any, TypedDict, Unpack
 
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from accounts import audit, limits, scope
 from accounts.models import Domain, Mailbox, Reseller, Tenant, User, WebhookDelivery
@@ -60,7 +61,7 @@ def change_reseller(reseller: Reseller, **given: Unpack[ResellerValues]) -> bool
     with transaction.atomic():
         row = Reseller.objects.select_for_update(no_key=True).filter(pk=reseller.pk).first()
         if row is None:
-            raise UnknownReseller(f"{reseller} was removed")
+            raise UnknownReseller(_("%(reseller)s was removed") % {"reseller": reseller})
         if changes := values.changed(row, wanted):
             values.write(Reseller.objects.filter(pk=row.pk), changes)
             audit.record("reseller.changed", reseller, changes)
@@ -73,9 +74,11 @@ def remove_reseller(reseller: Reseller) -> None:
     with transaction.atomic():
         Reseller.objects.select_for_update().filter(pk=reseller.pk).first()
         if Tenant.objects.filter(reseller=reseller).exists():
-            raise StillInUse(f"{reseller} has tenants: close them, or give them to another reseller")
+            raise StillInUse(
+                _("%(reseller)s has tenants: close them, or give them to another reseller") % {"reseller": reseller}
+            )
         if User.objects.filter(reseller=reseller).exists():
-            raise StillInUse(f"{reseller} has logins: remove them first")
+            raise StillInUse(_("%(reseller)s has logins: remove them first") % {"reseller": reseller})
         audit.record("reseller.removed", reseller)
         Reseller.objects.filter(pk=reseller.pk).delete()
 
@@ -123,12 +126,14 @@ def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> bool:
     with transaction.atomic():
         if mailbox := wanted.get("admin_mailbox"):
             if mailbox.tenant_id != tenant.pk:
-                raise OtherTenant(f"{mailbox} is not a mailbox of {tenant}")
+                raise OtherTenant(
+                    _("%(mailbox)s is not a mailbox of %(tenant)s") % {"mailbox": mailbox, "tenant": tenant}
+                )
             lock_open(mailbox)
         row = Tenant.objects.select_related("reseller", "admin_mailbox").filter(pk=tenant.pk)
         found = row.select_for_update(no_key=True, of=("self",)).first()
         if found is None:
-            raise UnknownTenant(f"{tenant} was removed")
+            raise UnknownTenant(_("%(tenant)s was removed") % {"tenant": tenant})
         if changes := values.changed(found, wanted):
             if "reseller" in changes:
                 _hand_over(found, *changes["reseller"])
@@ -163,4 +168,7 @@ def _hand_over(tenant: Tenant, before: Reseller | None, after: Reseller | None) 
     try:
         limits.hand_over(tenant, before=before, after=after)
     except limits.LimitReached as refusal:
-        raise BadValue(f"{after} cannot take {tenant}: {refusal}", field="reseller") from None
+        raise BadValue(
+            _("%(after)s cannot take %(tenant)s: %(refusal)s") % {"after": after, "tenant": tenant, "refusal": refusal},
+            field="reseller",
+        ) from None

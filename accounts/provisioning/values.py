@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Model, QuerySet
+from django.utils.translation import gettext as _
 
 from accounts import languages
 from accounts.addresses import BadAddress
@@ -23,14 +24,20 @@ _MOST_NETWORKS: Final = 100
 def new_address(name: str) -> str:
     """An address in normal form, if somebody may have it here. Raises `BadAddress`."""
     if not name.isascii() and not settings.MAILHOST_SMTPUTF8_MAILBOXES:
-        raise BadAddress(f"{name!r} has letters beyond ASCII, and this host wants none (MAILHOST_SMTPUTF8_MAILBOXES)")
+        raise BadAddress(
+            _("%(name)r has letters beyond ASCII, and this host wants none (MAILHOST_SMTPUTF8_MAILBOXES)")
+            % {"name": name}
+        )
     return name
 
 
 def slug(text: str) -> str:
     """The short name of a tenant or reseller. Raises `BadValue`."""
     if not _SLUG.fullmatch(text):
-        raise BadValue(f"{text!r} cannot be a slug: use small letters, digits and hyphens, at most 63", field="slug")
+        raise BadValue(
+            _("%(text)r cannot be a slug: use small letters, digits and hyphens, at most 63") % {"text": text},
+            field="slug",
+        )
     return text
 
 
@@ -43,7 +50,7 @@ def name(text: str, *, of: str) -> str:
     """The name of `of`, as people read it. Raises `BadValue`."""
     text = text.strip()
     if not text or len(text) > 200 or not text.isprintable():
-        raise BadValue(f"a {of}'s name has 1 to 200 printable characters", field="name")
+        raise BadValue(_("a %(of)s's name has 1 to 200 printable characters") % {"of": of}, field="name")
     return text
 
 
@@ -51,7 +58,9 @@ def line(text: str, *, field: str, most: int) -> str:
     """A line of text that may be empty. Raises `BadValue`."""
     text = text.strip()
     if len(text) > most or not text.isprintable():
-        raise BadValue(f"{field} has at most {most} printable characters", field=field)
+        raise BadValue(
+            _("%(field)s has at most %(most)s printable characters") % {"field": field, "most": most}, field=field
+        )
     return text
 
 
@@ -63,21 +72,27 @@ def external_id(text: str | None) -> str | None:
 def quota(octets: int | None) -> int | None:
     """Octets, or no limit. Raises `BadValue`."""
     if octets is not None and not 0 <= octets <= _MOST_OCTETS:
-        raise BadValue(f"a quota is from 0 to {_MOST_OCTETS} octets", field="quota_octets")
+        raise BadValue(
+            _("a quota is from 0 to %(most_octets)s octets") % {"most_octets": _MOST_OCTETS}, field="quota_octets"
+        )
     return octets
 
 
 def retention(time: timedelta | None) -> timedelta | None:
     """A time that PostgreSQL can subtract from now: one that it cannot would stop the purge of everybody's mail."""
     if time is not None and not timedelta(0) <= time <= _LONGEST_RETENTION:
-        raise BadValue(f"a retention is from 0 to {_LONGEST_RETENTION.days} days", field="retention")
+        raise BadValue(
+            _("a retention is from 0 to %(days)s days") % {"days": _LONGEST_RETENTION.days}, field="retention"
+        )
     return time
 
 
 def language(code: str | None) -> str | None:
     """The code of a language that we speak; empty is none. Raises `BadValue`."""
     if code and code not in dict(languages.NAMES):
-        raise BadValue(f"a language is one of {', '.join(dict(languages.NAMES))}", field="language")
+        raise BadValue(
+            _("a language is one of %(languages)s") % {"languages": ", ".join(dict(languages.NAMES))}, field="language"
+        )
     return code or None
 
 
@@ -93,7 +108,10 @@ def networks(texts: Iterable[str]) -> list[str]:
     """Networks in the form that PostgreSQL takes for `inet`: one that it does not take would stop every login."""
     found = [_network(text) for text in texts]
     if len(found) > _MOST_NETWORKS:
-        raise BadValue(f"at most {_MOST_NETWORKS} networks can be named", field="allowed_networks")
+        raise BadValue(
+            _("at most %(most_networks)s networks can be named") % {"most_networks": _MOST_NETWORKS},
+            field="allowed_networks",
+        )
     return found
 
 
@@ -103,7 +121,10 @@ def _network(text: str) -> str:
     except ValueError:
         network = None
     if network is None or "%" in text:
-        raise BadValue(f"{text!r} is not a network such as 192.0.2.0/24 or 2001:db8::/48", field="allowed_networks")
+        raise BadValue(
+            _("%(text)r is not a network such as 192.0.2.0/24 or 2001:db8::/48") % {"text": text},
+            field="allowed_networks",
+        )
     return str(network)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from accounts import addresses, provisioning
 from accounts.models import Alias, Domain, Mailbox
@@ -74,7 +75,9 @@ def _carried_out(table: Table, *, update: bool, within: QuerySet[Domain] | None)
             name = addresses.alias(line.cells.get("address", ""))
             before = names.setdefault(name, line.number)
             if before != line.number:
-                problems.append(Problem(line.number, "address", f"stands in line {before} already"))
+                problems.append(
+                    Problem(line.number, "address", _("stands in line %(line)s already") % {"line": before})
+                )
                 continue
         except addresses.BadAddress as error:
             problems.append(Problem(line.number, "address", str(error)))
@@ -114,7 +117,7 @@ def _put(
 ) -> str:
     host = addresses.split(name)[1]
     if host not in domains:
-        raise UnknownDomain(f"{host} is not hosted here")
+        raise UnknownDomain(_("%(host)s is not hosted here") % {"host": host})
     found = {target: mailboxes[target] for target in targets if target in mailboxes}
     alias = Alias.objects.filter(address=name).first()
     before = alias and (alias.expires_at, provisioning.targets_of(alias))
@@ -151,5 +154,5 @@ def _time(text: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError("must be a time such as 2027-01-31 or 2027-01-31T18:00:00Z") from None
+        raise ValueError(_("must be a time such as 2027-01-31 or 2027-01-31T18:00:00Z")) from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from django.db.models import QuerySet
 from django.utils.dateparse import parse_duration
 from django.utils.duration import duration_string
+from django.utils.translation import gettext as _
 
 from accounts import addresses, quotas
 from accounts.models import Domain, Mailbox
@@ -126,7 +127,7 @@ def _items(table: Table, *, update: bool, default_quota: int | None) -> tuple[li
             found.append(Problem(line.number, "address", str(error)))
         else:
             if before != line.number:
-                found.append(Problem(line.number, "address", f"stands in line {before} already"))
+                found.append(Problem(line.number, "address", _("stands in line %(line)s already") % {"line": before}))
         if found:
             problems += found
             continue
@@ -151,11 +152,13 @@ def _item(cells: Mapping[str, str], values: dict[str, Any], *, update: bool, def
 def _wrong(line: Line, *, named: bool) -> Iterator[Problem]:
     cells = line.cells
     if not named and not cells.get("password"):
-        yield Problem(line.number, "password", "must be address,password or address,password,quota")
+        yield Problem(line.number, "password", _("must be address,password or address,password,quota"))
     if (state := cells.get("state", "").lower()) and state not in Mailbox.State.values:
-        yield Problem(line.number, "state", f"must be one of {', '.join(Mailbox.State.values)}")
+        yield Problem(
+            line.number, "state", _("must be one of %(values)s") % {"values": ", ".join(Mailbox.State.values)}
+        )
     if cells.get("state_reason") and not state:
-        yield Problem(line.number, "state_reason", "is the reason of a state, and there is none")
+        yield Problem(line.number, "state_reason", _("is the reason of a state, and there is none"))
 
 
 def _switch(text: str) -> bool:
@@ -171,7 +174,7 @@ def _switch(text: str) -> bool:
             "0": False,
         }[text.lower()]
     except KeyError:
-        raise ValueError("must be on or off") from None
+        raise ValueError(_("must be on or off")) from None
 
 
 def _retention(text: str) -> timedelta | None:
@@ -184,7 +187,7 @@ def _retention(text: str) -> timedelta | None:
     except (ValueError, OverflowError):
         time = None
     if time is None:
-        raise ValueError("must be a time such as 14d or 8h")
+        raise ValueError(_("must be a time such as 14d or 8h"))
     return time
 
 

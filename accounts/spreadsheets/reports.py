@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from django.utils.translation import gettext as _
+
 from accounts.addresses import BadAddress
 from accounts.hashes import BadHash
 from accounts.passwords import BadPassword
@@ -18,7 +20,8 @@ class Problem(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.column + ': ' if self.column else ''}{self.reason}"
+        where = _("line %(line)s") % {"line": self.line}
+        return ": ".join(part for part in (where, self.column, self.reason) if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class BadLines(Refused):
     def __init__(self, report: Report) -> None:
         self.report = report
         lines = len({problem.line for problem in report.problems})
-        super().__init__(f"nothing was done: {lines} of the lines cannot be")
+        text = _("nothing was done: %(number)s of the lines cannot be")
+        super().__init__(text % {"number": lines})
 
 
 def counted(done: Iterable[str | None], problems: Iterable[Problem] = ()) -> Report:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
+from django.utils.translation import gettext as _
+
 from accounts import addresses
 from accounts.provisioning import Refused
 from accounts.spreadsheets.reports import Problem
@@ -62,7 +64,7 @@ def read(octets: bytes, *, columns: Sequence[str], usual: Sequence[str], as_type
     Cells lose the blanks around them and what `guarded` adds, unless they are `as_typed`. Raises `BadFile`.
     """
     if len(octets) > LIMIT:
-        raise BadFile(f"the file has more than {LIMIT // 2**20} MB")
+        raise BadFile(_("the file has more than %(size)s MB") % {"size": LIMIT // 2**20})
     text = _text(octets)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
     found: list[tuple[int, tuple[str, ...]]] = []
@@ -83,14 +85,15 @@ def read(octets: bytes, *, columns: Sequence[str], usual: Sequence[str], as_type
             while len(cells) > len(names) and not cells[-1].strip():
                 cells.pop()
             if len(cells) > len(names):
-                problems.append(Problem(line, "", f"has {len(cells)} cells, but the columns are {', '.join(names)}"))
+                text = _("has %(number)s cells, but the columns are %(columns)s")
+                problems.append(Problem(line, "", text % {"number": len(cells), "columns": ", ".join(names)}))
                 continue
             if len(found) >= MOST_LINES:
-                raise BadFile(f"the file has more than {MOST_LINES} lines")
+                raise BadFile(_("the file has more than %(most_lines)s lines") % {"most_lines": MOST_LINES})
             read_cells = zip(cells, names, strict=False)
             found.append((line, tuple(cell if name in as_typed else _bare(cell) for cell, name in read_cells)))
     except csv.Error as error:
-        raise BadFile(f"line {number} is not CSV: {error}") from None
+        raise BadFile(_("line %(number)s is not CSV: %(error)s") % {"number": number, "error": error}) from None
     return Table(names or tuple(usual), named, tuple(found), tuple(problems))
 
 
@@ -120,7 +123,7 @@ def _text(octets: bytes) -> str:
         return octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
-        raise BadFile(f"the file is not UTF-8 in line {line}") from None
+        raise BadFile(_("the file is not UTF-8 in line %(line)s") % {"line": line}) from None
 
 
 def _separator(text: str) -> str:
@@ -146,9 +149,12 @@ def _columns(cells: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
         names.pop()
     for name in names:
         if name not in known:
-            raise BadFile(f"there is no column {name[:40]!r}: the columns are {', '.join(known)}")
+            raise BadFile(
+                _("there is no column %(name)r: the columns are %(columns)s")
+                % {"name": name[:40], "columns": ", ".join(known)}
+            )
         if names.count(name) > 1:
-            raise BadFile(f"the column {name} stands there twice")
+            raise BadFile(_("the column %(name)s stands there twice") % {"name": name})
     return tuple(names)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from django.utils.translation import gettext as _
+
 from accounts.models import Mailbox
 from mailstore.importing import arrival
 from mailstore.importing.arrival import Arrived, Stored
@@ -168,13 +170,13 @@ class _Run:
 
     def _patiently(self, item: Item) -> Arrived:
         """Read an item, also if the source is lost meanwhile."""
-        for _ in range(_ATTEMPTS):
+        for _attempt in range(_ATTEMPTS):
             try:
                 return self._arrived(item)
             except Lost:
                 self.flush()
                 self._find_again()
-        raise Unreadable("the connection was lost each time it was read")
+        raise Unreadable(_("the connection was lost each time it was read"))
 
     def _arrived(self, item: Item) -> Arrived:
         spool = Spool(limit=self._settings.limit, directory=self._settings.directory)
@@ -184,7 +186,7 @@ class _Run:
             spool.write(octets)
             self._watch(self.progress)
             if time.monotonic() > deadline:
-                raise Unreadable("it took too long")
+                raise Unreadable(_("it took too long"))
 
         try:
             item.read(write)

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Self
 
+from django.utils.translation import gettext as _
+
 from mailstore.importing import unique_ids
 from mailstore.importing.maildir import UIDLIST, UidList, arrived, base_of, copy
 from mailstore.importing.source import Item, Refused, Unreadable, Write
@@ -39,7 +41,7 @@ class Folder:
     def open(self) -> int:
         """Look for them. Raises `Refused`."""
         if not self._path.is_dir():
-            raise Refused(f"{self._path} is no folder")
+            raise Refused(_("%(path)s is no folder") % {"path": self._path})
         self._files = sorted(path for path in self._path.rglob("*") if path.suffix.lower() == ".eml" and path.is_file())
         return len(self._files)
 
@@ -54,7 +56,7 @@ class Folder:
                 while piece := file.read(_PIECE):
                     write(piece)
         except OSError as error:
-            raise Unreadable(f"it cannot be read: {error.strerror}") from None
+            raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
 
 
 class Zip:
@@ -78,13 +80,13 @@ class Zip:
         try:
             file = self._open.enter_context(self._path.open("rb"))
             if _directory_octets(file) > DIRECTORY_OCTETS:
-                raise Refused("the zip has too many entries")
+                raise Refused(_("the zip has too many entries"))
             self._zip = self._open.enter_context(zipfile.ZipFile(file))
             self._messages = list(_messages(self._zip, self._format))
         except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError):
-            raise Refused("it is no zip that can be read") from None
+            raise Refused(_("it is no zip that can be read")) from None
         except OSError as error:
-            raise Refused(f"the zip cannot be read: {error.strerror}") from None
+            raise Refused(_("the zip cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
         return len(self._messages)
 
     def items(self) -> Iterator[Item]:
@@ -100,14 +102,14 @@ class Zip:
     def _read(self, info: zipfile.ZipInfo, write: Write) -> None:
         assert self._zip
         if info.file_size > _FOR_NOTHING + EXPANSION * info.compress_size:
-            raise Unreadable("it is compressed as no message is")
+            raise Unreadable(_("it is compressed as no message is"))
         try:
             with self._zip.open(info) as file:
                 copy(file, write)  # type: ignore[arg-type] # it is one
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
-            raise Unreadable("it cannot be unpacked") from None
+            raise Unreadable(_("it cannot be unpacked")) from None
         except OSError as error:
-            raise Unreadable(f"it cannot be read: {error.strerror}") from None
+            raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
 
 
 def _messages(archive: zipfile.ZipFile, format_: str | None) -> Iterator[tuple[zipfile.ZipInfo, str | None]]:
@@ -129,7 +131,7 @@ def _messages(archive: zipfile.ZipFile, format_: str | None) -> Iterator[tuple[z
             pass
         else:
             if listed.file_size > _UIDLIST_OCTETS:
-                raise Refused("the zip has too many entries")
+                raise Refused(_("the zip has too many entries"))
             uids = UidList.parse(archive.read(listed).splitlines())
         for base in uids.ordered(files):
             yield files[base], uids.unique_id(base, format_)
@@ -150,12 +152,12 @@ def _directory_octets(file: BinaryIO) -> int:
     tail = file.read()
     ends = [found.start() for found in _END_MARK.finditer(tail)]
     if not ends or len(tail) - ends[-1] < _END.size:
-        raise Refused("it is no zip")
+        raise Refused(_("it is no zip"))
     octets = int(_END.unpack_from(tail, ends[-1])[5])
     place = start + ends[-1] - _LOCATOR.size
     if octets == 0xFFFFFFFF and place >= 0:
         file.seek(place)
-        mark, _, where, _ = _LOCATOR.unpack(file.read(_LOCATOR.size))
+        mark, _disk, where, _disks = _LOCATOR.unpack(file.read(_LOCATOR.size))
         file.seek(min(where, size))
         if mark == b"PK\x06\x07":
             octets = int(_END_64.unpack(file.read(_END_64.size))[8])

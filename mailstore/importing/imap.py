@@ -9,6 +9,8 @@ from functools import partial
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from django.utils.translation import gettext as _
+
 from mailstore.importing import unique_ids
 from mailstore.importing.source import Item, Lost, Refused, Unreadable, Write
 from mailstore.importing.wire import LINE_OCTETS, MOST_MESSAGES, Pace, Target, Wire
@@ -41,9 +43,9 @@ class Imap:
     def __init__(self, target: Target, *, folder: str = "INBOX", uidl_format: str | None = unique_ids.DOVECOT) -> None:
         """Raises `Refused` for a folder that can be none, or a format that IMAP cannot follow."""
         if uidl_format and unique_ids.needs_file(uidl_format):
-            raise Refused("IMAP does not show the files that this format of unique-ids is made from")
+            raise Refused(_("IMAP does not show the files that this format of unique-ids is made from"))
         if not folder.isprintable():
-            raise Refused("a folder's name has no control characters")
+            raise Refused(_("a folder's name has no control characters"))
         self._target = target
         self._folder = _quoted(_utf7(folder or "INBOX"))
         self._format = uidl_format
@@ -89,12 +91,12 @@ class Imap:
 
     def _sign_in(self, wire: Wire) -> None:
         if not wire.line().upper().startswith((b"* OK", b"* PREAUTH")):
-            raise Lost("the server does not greet as an IMAP server does")
+            raise Lost(_("the server does not greet as an IMAP server does"))
         if self._target.security == "starttls":
             try:
                 self._told(wire, b"STARTTLS")
             except _No:
-                raise Refused("the server does not offer STARTTLS") from None
+                raise Refused(_("the server does not offer STARTTLS")) from None
             wire.secure()
         offers = {
             word for line in self._told(wire, b"CAPABILITY") if line.upper().startswith(b"* CAPABILITY")
@@ -106,45 +108,45 @@ class Imap:
                 token = base64.b64encode(b"\0" + login + b"\0" + password)
                 self._told(wire, b"AUTHENTICATE PLAIN", token)
             elif b"LOGINDISABLED" in offers:
-                raise Refused("the server takes no passwords this way")
+                raise Refused(_("the server takes no passwords this way"))
             else:
                 self._told(wire, b"LOGIN {%d}" % len(login), login + b" {%d}" % len(password), password)
         except _No as refusal:
             if b"[UNAVAILABLE]" in refusal.line.upper() or b"[INUSE]" in refusal.line.upper():  # RFC 5530
-                raise Lost("the server refuses the login for the moment") from None
-            raise Refused("the server refuses the login") from None
+                raise Lost(_("the server refuses the login for the moment")) from None
+            raise Refused(_("the server refuses the login")) from None
 
     def _examine(self, wire: Wire) -> int:
         """Open the folder; how many messages it has."""
         try:
             lines = self._told(wire, b"EXAMINE " + self._folder)
         except _No:
-            raise Refused("there is no such folder") from None
+            raise Refused(_("there is no such folder")) from None
         validity = next((int(found[1]) for line in lines if (found := _VALIDITY.search(line))), 0)
         if self._messages is not None and validity != self._validity:
-            raise Refused("the server has numbered its messages anew")
+            raise Refused(_("the server has numbered its messages anew"))
         self._validity = validity
         return next((int(found[1]) for line in lines if (found := _EXISTS.match(line))), 0)
 
     def _list(self, wire: Wire) -> Iterator[_Listed]:
         pace = Pace(_LISTING_SECONDS)
         tag = self._send(wire, b"UID FETCH 1:* (UID INTERNALDATE)")
-        for _ in range(2 * MOST_MESSAGES):
+        for _line in range(2 * MOST_MESSAGES):
             line = self._line(wire)
             if line.startswith(tag):
                 if not line[len(tag) :].upper().startswith(b"OK"):
-                    raise Lost("the server does not list its messages")
+                    raise Lost(_("the server does not list its messages"))
                 return
             pace.check()
             if _FETCH.match(line) and (uid := _UID.search(line)):
                 date = _DATE.search(line)
                 yield _Listed(int(uid[1]), _parsed(date[1]) if date else None)
-        raise Refused("the server lists more messages than can be")
+        raise Refused(_("the server lists more messages than can be"))
 
     def _read(self, uid: int, write: Write) -> None:
         wire = self._wire
         if wire is None:
-            raise Lost("the connection to the server was lost")
+            raise Lost(_("the connection to the server was lost"))
         pace = Pace(_ITEM_SECONDS)
         found = False
         try:
@@ -165,7 +167,7 @@ class Imap:
             wire.close()
             raise
         if not found or not line[len(tag) :].upper().startswith(b"OK"):
-            raise Unreadable("the server does not hand it out")
+            raise Unreadable(_("the server does not hand it out"))
 
     def _line(self, wire: Wire) -> bytes:
         """A line, its literals included. Raises `Lost` if that is too long to be one."""
@@ -173,7 +175,7 @@ class Imap:
         while found := _LITERAL.search(line):
             octets = int(found[1])
             if len(line) + octets > LINE_OCTETS:
-                raise Lost("the server sent a line that is too long")
+                raise Lost(_("the server sent a line that is too long"))
             pieces: list[bytes] = []
             wire.pass_on(octets, pieces.append)
             line += b"".join(pieces) + wire.line()

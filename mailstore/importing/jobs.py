@@ -24,6 +24,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from accounts import audit, outside
 from accounts.models import Mailbox
@@ -108,17 +109,17 @@ def start(
     `uidl_format` is for IMAP and for a zip with a Maildir (`unique_ids.FORMATS`); `none` keeps none.
     """
     if source not in ImportJob.Source.values:
-        raise BadImport("source", f"it is one of {', '.join(ImportJob.Source.values)}")
+        raise BadImport("source", _("it is one of %(values)s") % {"values": ", ".join(ImportJob.Source.values)})
     if uidl_format and uidl_format != _NEVER:
         try:
             checked = unique_ids.check(uidl_format)
         except unique_ids.BadFormat as error:
             raise BadImport("uidl_format", str(error)) from None
         if len(uidl_format) > 32 or (source == ImportJob.Source.IMAP and unique_ids.needs_file(checked)):
-            raise BadImport("uidl_format", "that cannot be made from what IMAP shows")
+            raise BadImport("uidl_format", _("that cannot be made from what IMAP shows"))
     if source == ImportJob.Source.UPLOAD:
         if not _UPLOAD.fullmatch(upload):
-            raise BadImport("upload", "it is no file that was uploaded")
+            raise BadImport("upload", _("it is no file that was uploaded"))
         values: dict[str, Any] = {"upload": upload, "uidl_format": uidl_format}
     else:
         values = _remote(host.strip(), port, security, login, password, folder) | {
@@ -144,7 +145,7 @@ def check_public(host: str) -> None:
     try:
         outside.resolve(host, 0, allow_private=False)
     except outside.Refused:
-        raise BadImport("host", "it is no host of the public internet") from None
+        raise BadImport("host", _("it is no host of the public internet")) from None
 
 
 def cancel(job: ImportJob) -> None:
@@ -348,15 +349,15 @@ def _remote(host: str, port: int | None, security: str, login: str, password: st
     """The values of a server, if they can be ones. Raises `BadImport`."""
     for name, text, most in (("host", host, 253), ("login", login, 320), ("password", password, 1000)):
         if not 0 < len(text) <= most or any(ord(character) < ord(" ") for character in text):
-            raise BadImport(name, f"it has 1 to {most} characters, and is one line")
+            raise BadImport(name, _("it has 1 to %(most)s characters, and is one line") % {"most": most})
     if not host.isprintable() or " " in host or "/" in host:
-        raise BadImport("host", "it is a name such as pop.example.test")
+        raise BadImport("host", _("it is a name such as pop.example.test"))
     if port is not None and not 0 < port < 65536:
-        raise BadImport("port", "it is from 1 to 65535")
+        raise BadImport("port", _("it is from 1 to 65535"))
     if security not in get_args(Security):
-        raise BadImport("security", f"it is one of {', '.join(get_args(Security))}")
+        raise BadImport("security", _("it is one of %(values)s") % {"values": ", ".join(get_args(Security))})
     if len(folder) > 255 or not folder.isprintable():
-        raise BadImport("folder", "it has at most 255 characters, and is one line")
+        raise BadImport("folder", _("it has at most 255 characters, and is one line"))
     return {"host": host, "port": port, "security": security, "login": login, "folder": folder}
 
 
@@ -384,12 +385,12 @@ def _uploaded(path: Path, uidl_format: str | None) -> Source:
         with path.open("rb") as file:
             begins = file.read(5)
     except OSError:
-        raise Refused("the uploaded file is not there any more") from None
+        raise Refused(_("the uploaded file is not there any more")) from None
     if begins.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return eml.Zip(path, uidl_format=uidl_format)
     if begins == b"From ":
         return mbox.Mbox(path)
-    raise Refused("the uploaded file is neither an mbox nor a zip")
+    raise Refused(_("the uploaded file is neither an mbox nor a zip"))
 
 
 def _settings(job: ImportJob, config: Config) -> Settings:
@@ -410,4 +411,4 @@ def _opened(job: ImportJob, secret: str) -> str:
     try:
         return _fernet(secret).decrypt(bytes(job.sealed_password or b"")).decode()
     except InvalidToken:
-        raise Refused("its password cannot be read any more: start it again") from None
+        raise Refused(_("its password cannot be read any more: start it again")) from None

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
+from django.utils.translation import gettext as _
+
 from mailstore.importing import unique_ids
 from mailstore.importing.source import Item, Refused, Unreadable, Write
 
@@ -44,7 +46,10 @@ class Maildir:
         try:
             return sum(len(_files(folder)) for folder in self._folders())
         except OSError as error:
-            raise Refused(f"{self._path} is no Maildir that can be read: {error.strerror}") from None
+            raise Refused(
+                _("%(path)s is no Maildir that can be read: %(strerror)s")
+                % {"path": self._path, "strerror": error.strerror}
+            ) from None
 
     def items(self) -> Iterator[Item]:
         """The messages, a folder's in the order in which POP3 shows them."""
@@ -150,7 +155,7 @@ def copy(file: BinaryIO, write: Write) -> None:
     """Hand a message on, also one that Dovecot compressed with zlib. Raises `Unreadable`."""
     piece = file.read(_PIECE)
     if piece.startswith(_OTHERS):
-        raise Unreadable("it is compressed or encrypted in a way that we cannot read")
+        raise Unreadable(_("it is compressed or encrypted in a way that we cannot read"))
     expand: Callable[[bytes], Iterator[bytes]] = (
         _expanded() if piece.startswith(_GZIP) else lambda piece: iter((piece,))
     )
@@ -170,7 +175,7 @@ def _expanded() -> Callable[[bytes], Iterator[bytes]]:
                     yield part
                 piece = gzip.unconsumed_tail
         except zlib.error:
-            raise Unreadable("it is not compressed as it says") from None
+            raise Unreadable(_("it is not compressed as it says")) from None
 
     return expand
 
@@ -204,9 +209,9 @@ def _read(folder: Path, name: str, write: Write) -> None:
         except FileNotFoundError:  # somebody has read it meanwhile, and its flags changed
             found = _files(folder).get(base_of(name.partition("/")[2]))
             if found is None:
-                raise Unreadable("it is not there any more") from None
+                raise Unreadable(_("it is not there any more")) from None
             file = (folder / found).open("rb")
         with file:
             copy(file, write)
     except OSError as error:
-        raise Unreadable(f"it cannot be read: {error.strerror}") from None
+        raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None

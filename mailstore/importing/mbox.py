@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
+from django.utils.translation import gettext as _
+
 from mailstore.importing.source import Item, Refused, Unreadable, Write
 
 _PIECE: Final = 64 * 1024
@@ -42,9 +44,11 @@ class Mbox:
             self._file = self._open.enter_context(self._path.open("rb"))
             self._starts = _starts(self._file)
         except OSError as error:
-            raise Refused(f"{self._name} cannot be read: {error.strerror}") from None
+            raise Refused(
+                _("%(name)s cannot be read: %(strerror)s") % {"name": self._name, "strerror": error.strerror}
+            ) from None
         if len(self._starts) == 1 and self._starts[0]:
-            raise Refused(f"{self._name} is no mbox: it does not begin with From")
+            raise Refused(_("%(name)s is no mbox: it does not begin with From") % {"name": self._name})
         return len(self._starts) - 1
 
     def items(self) -> Iterator[Item]:
@@ -76,7 +80,7 @@ class Mbox:
                     write(_QUOTED.sub(b"", line, count=1) if begins and line.startswith(b">") else line)
                 begins = line.endswith(b"\n")
         except OSError as error:
-            raise Unreadable(f"it cannot be read: {error.strerror}") from None
+            raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
 
 
 def _starts(file: BinaryIO) -> "array[int]":

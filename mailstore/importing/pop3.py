@@ -6,6 +6,8 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
+from django.utils.translation import gettext as _
+
 from mailstore.importing.source import Item, Lost, Refused, Unreadable, Write
 from mailstore.importing.wire import MOST_MESSAGES, Pace, Target, Wire
 
@@ -62,12 +64,12 @@ class Pop3:
 
     def _sign_in(self, wire: Wire) -> None:
         if not wire.line().startswith(b"+OK"):
-            raise Lost("the server does not greet as a POP3 server does")
+            raise Lost(_("the server does not greet as a POP3 server does"))
         if self._target.security == "starttls":
             try:
                 self._told(wire, b"STLS")  # RFC 2595 section 4
             except _No:
-                raise Refused("the server does not offer STLS") from None
+                raise Refused(_("the server does not offer STLS")) from None
             wire.secure()
         offers = self._offers(wire)
         login, password = self._target.login.encode(), self._target.password.encode()
@@ -81,8 +83,8 @@ class Pop3:
                 self._told(wire, b"PASS " + password)
         except _No as refusal:
             if refusal.line[5:].upper().startswith(_TEMPORARY):
-                raise Lost("the server refuses the login for the moment") from None
-            raise Refused("the server refuses the login") from None
+                raise Lost(_("the server refuses the login for the moment")) from None
+            raise Refused(_("the server refuses the login")) from None
 
     def _offers(self, wire: Wire) -> dict[bytes, list[bytes]]:
         try:
@@ -98,39 +100,39 @@ class Pop3:
         try:
             self._told(wire, b"UIDL")
             pairs = [_pair(line) for line in self._lines(wire)]
-            listed: list[str] | None = [name.decode("ascii", "surrogateescape") for _, name in pairs]
+            listed: list[str] | None = [name.decode("ascii", "surrogateescape") for _number, name in pairs]
         except _No:
             if names is not None:
-                raise Lost("the server does not list its messages") from None
+                raise Lost(_("the server does not list its messages")) from None
             listed = None
             try:
                 self._told(wire, b"LIST")
             except _No:
-                raise Lost("the server does not list its messages") from None
+                raise Lost(_("the server does not list its messages")) from None
             pairs = [_pair(line) for line in self._lines(wire)]
-            sizes = [size for _, size in pairs]
+            sizes = [size for _number, size in pairs]
             if first:
                 self._sizes = sizes
             elif sizes[: len(self._sizes)] != self._sizes:
-                raise Refused("the server has no unique-ids, and its messages are others now") from None
+                raise Refused(_("the server has no unique-ids, and its messages are others now")) from None
         if first or listed is None:
-            self._numbers, self._names = [number for number, _ in pairs][: len(numbers) or None], listed
+            self._numbers, self._names = [number for number, _rest in pairs][: len(numbers) or None], listed
             return
-        now = dict(zip(listed, (number for number, _ in pairs), strict=True))
+        now = dict(zip(listed, (number for number, _rest in pairs), strict=True))
         self._numbers = [now.get(name, 0) for name in names or ()]  # 0: it is gone
 
     def _read(self, index: int, unique_id: str | None, write: Write) -> None:
         wire = self._wire
         number = self._numbers[index]
         if not number:
-            raise Unreadable("it is not there any more")
+            raise Unreadable(_("it is not there any more"))
         if wire is None:
-            raise Lost("the connection to the server was lost")
+            raise Lost(_("the connection to the server was lost"))
         try:
             self._told(wire, b"RETR %d" % number)
             wire.stuffed(write)
         except _No:
-            raise Unreadable("the server does not hand it out") from None
+            raise Unreadable(_("the server does not hand it out")) from None
         except BaseException:
             wire.close()
             raise
@@ -145,13 +147,13 @@ class Pop3:
 
     def _lines(self, wire: Wire) -> Iterator[bytes]:
         pace = Pace(_LISTING_SECONDS)
-        for _ in range(MOST_MESSAGES):
+        for _line in range(MOST_MESSAGES):
             line = wire.line()
             if line == b".":
                 return
             pace.check()
             yield line.removeprefix(b".")
-        raise Refused("the server lists more messages than can be")
+        raise Refused(_("the server lists more messages than can be"))
 
 
 class _No(Exception):
@@ -161,7 +163,7 @@ class _No(Exception):
 
 
 def _pair(line: bytes) -> tuple[int, bytes]:
-    number, _, rest = line.strip().partition(b" ")
+    number, _space, rest = line.strip().partition(b" ")
     if not number.isdigit() or len(number) > 9:
-        raise Lost("the server's listing is none")
+        raise Lost(_("the server's listing is none"))
     return int(number), rest.strip()[:255]

@@ -4,6 +4,8 @@ import hashlib
 import re
 from typing import Final
 
+from django.utils.translation import gettext as _
+
 DOVECOT: Final = "%08Xu%08Xv"
 
 FORMATS: Final = {
@@ -33,7 +35,7 @@ def check(text: str) -> str:
     format_ = FORMATS.get(text, text)
     named = {field[3] for field in _FIELD.findall(format_)}
     if "%" in _FIELD.sub("", format_) or not named & set("ufg"):
-        raise BadFormat(f"{text[:70]!a} is no format of unique-ids")
+        raise BadFormat(_("%(text)a is no format of unique-ids") % {"text": text[:70]})
     return format_
 
 

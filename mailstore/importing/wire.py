@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from django.utils.translation import gettext as _
+
 from accounts import outside
 from mailstore.importing.source import Lost, Refused, Write
 
@@ -41,7 +43,7 @@ class Target:
     def __post_init__(self) -> None:
         """Raises `Refused` for a login or password that would not be one line."""
         if any(ord(character) < ord(" ") for character in self.login + self.password):
-            raise Refused("a login and a password have no control characters")
+            raise Refused(_("a login and a password have no control characters"))
 
 
 class Wire:
@@ -61,15 +63,18 @@ class Wire:
         """Go on over TLS. Raises `Refused` if the server is not who it should be, `Lost`."""
         if self._buffer:  # it came in clear, from whomever: not to be taken for what comes over TLS (CVE-2011-0411)
             self.close()
-            raise Refused("the server spoke before TLS was ready")
+            raise Refused(_("the server spoke before TLS was ready"))
         try:
             self._socket = self._target.context().wrap_socket(self._socket, server_hostname=self._target.host)
         except ssl.SSLCertVerificationError as error:
             self.close()
-            raise Refused(f"the server's certificate is not to be trusted: {error.verify_message}") from None
+            raise Refused(
+                _("the server's certificate is not to be trusted: %(verify_message)s")
+                % {"verify_message": error.verify_message}
+            ) from None
         except (ssl.SSLError, ValueError):
             self.close()
-            raise Refused("the server does not speak TLS as it should") from None
+            raise Refused(_("the server does not speak TLS as it should")) from None
         except OSError as error:
             self.close()
             raise _lost(error) from None
@@ -87,7 +92,7 @@ class Wire:
         line, ended = self.piece(LINE_OCTETS)
         if not ended:
             self.close()
-            raise Lost("the server sent a line that is too long")
+            raise Lost(_("the server sent a line that is too long"))
         return line.removesuffix(b"\n").removesuffix(b"\r")
 
     def piece(self, most: int) -> tuple[bytes, bool]:
@@ -149,7 +154,7 @@ class Wire:
             raise _lost(error) from None
         if not received:
             self.close()
-            raise Lost("the server hung up")
+            raise Lost(_("the server hung up"))
         self._buffer += received
 
 
@@ -162,7 +167,7 @@ class Pace:
     def check(self) -> None:
         """Raises `Lost` if time is up."""
         if time.monotonic() > self._deadline:
-            raise Lost("the server is too slow")
+            raise Lost(_("the server is too slow"))
 
 
 def _connected(target: Target) -> socket.socket:

@@ -341,7 +341,7 @@ def test_it_counts_for_its_new_tenant_and_reseller_and_no_more_for_the_old(
 @pytest.mark.parametrize(
     ("limit", "refusal"),
     [
-        ({"max_domains": 1}, "may have 1 domains, and would have 2"),
+        ({"max_domains": 1}, "may have 1 domain, and would have 2"),
         ({"max_mailboxes": 2}, "may have 2 mailboxes, and would have 3"),
         ({"max_aliases": 0}, "may have 0 aliases, and would have 1"),
         ({"max_octets": 10}, "may have 10 octets, and would have"),
