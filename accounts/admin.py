@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
 
 from accounts import (
     addresses,
@@ -39,6 +40,7 @@ from accounts.models import (
     AppPassword,
     AuditEvent,
     Domain,
+    FailedLogin,
     Mailbox,
     Reseller,
     Role,
@@ -1312,4 +1314,43 @@ def _linked(text: str, page: str | None) -> str:
     return format_html('<a href="{}">{}</a>', page, text) if page else text
 
 
+@admin.register(FailedLogin)
+class FailedLoginAdmin(ReadOnly):
+    """Logins that failed, hour by hour."""
+
+    resource = "why"
+    audited = False
+    list_display = ("last_at", "whose", "reason", "count", "whence", "through")
+    list_filter = ("reason", "through", TenantFilter)
+    list_select_related = ("mailbox", "user", "domain")
+    sortable_by = ()
+    ordering = ("-hour", "-pk")
+    narrowed_by = ("mailbox__id__exact",)
+    search_fields = ("mailbox__address__startswith", "address__startswith")
+    search_help_text = _("The beginning of an address.")
+    fields = ("whose", "reason", "device", "through", "whence", "network", "count", "first_at", "last_at")
+    readonly_fields = ("whose", "whence", "device")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related(*self.list_select_related)
+
+    @admin.display(description=_("whose"))
+    def whose(self, failed: FailedLogin) -> str:
+        if found := failed.mailbox or failed.user:
+            return str(found)
+        if failed.address:
+            return failed.address
+        return str(_("others of %(domain)s") % {"domain": failed.domain} if failed.domain else _("others"))
+
+    @admin.display(description=_("from"))
+    def whence(self, failed: FailedLogin) -> str:
+        return failed.client_address or str(_("this machine") if failed.network == "local" else _("several networks"))
+
+    @admin.display(description=_("device"))
+    def device(self, failed: FailedLogin) -> str:
+        found = AppPassword.objects.filter(pk=failed.app_password_id).first() if failed.app_password_id else None
+        return str(found) if found else "–"
+
+
+MAILBOX_PAGES.append(("Failed logins", "admin:accounts_failedlogin_changelist", "mailbox__id__exact"))
 MAILBOX_PAGES.append(("Audit", "admin:accounts_auditevent_changelist", "mailbox_id__exact"))

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from accounts import clients, scope, signing_in
 from accounts.authentication import Busy
-from accounts.models import User
+from accounts.models import FailedLogin, User
 from accounts.signing_in import WrongPassword
 from accounts.throttle import TooManyFailures
 
@@ -25,7 +25,7 @@ class Backend(ModelBackend):
             return None
         client = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES) if request else None
         try:
-            return signing_in.verify(login, password, client=client).user
+            return signing_in.verify(login, password, client=client, through=FailedLogin.Through.ADMIN).user
         except (WrongPassword, TooManyFailures, Busy):
             return None
 

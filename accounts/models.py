@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Least, Lower, Now
+from django.utils.translation import gettext_lazy as _
 
 from accounts import addresses, languages
 from accounts.tenancy import RootQuerySet, TenantOwned, TenantQuerySet, owned
@@ -647,3 +648,72 @@ class KnownNetwork(TenantOwned):
 
     def __str__(self) -> str:
         return self.network
+
+
+class FailedLogin(TenantOwned):
+    """Logins that failed, hour by hour: at a mailbox, by a login without one, or by addresses that nobody has.
+
+    Without foreign keys: what it tells of may be gone before it. `accounts.failed_logins` says what is kept, and how
+    much of it.
+    """
+
+    class Reason(models.TextChoices):
+        PASSWORD = "password", _("wrong password")
+        REVOKED = "app-revoked", _("app password that was revoked")
+        EXPIRED = "app-expired", _("app password that has expired")
+        NOT_MEANT = "app-scope", _("app password that is not for that")
+        NOT_FROM_THERE = "app-network", _("app password not allowed from there")
+        UNKNOWN = "unknown", _("no such address")
+        STATE = "state", _("right password, login is off")
+        NO_POP3 = "no-pop3", _("right password, POP3 is off")
+        NETWORK = "network", _("right password, not allowed from there")
+        UNSEEN = "too-many", _("refused unseen, after too many failures")
+        IN_USE = "in-use", _("right password, another session had the maildrop")
+
+    class Through(models.TextChoices):
+        POP3 = "pop3", "POP3"
+        PAGES = "pages", _("owner's pages")
+        ADMIN = "admin", _("admin")
+
+    tenant = models.ForeignKey(  # type: ignore[assignment] # it may be nobody's
+        Tenant, models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    reseller = models.ForeignKey(
+        Reseller, models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    domain = owned("accounts.Domain", models.DO_NOTHING, null=True, related_name="+", db_index=False)
+    mailbox = owned("accounts.Mailbox", models.DO_NOTHING, null=True, related_name="+", db_index=False)
+    user = models.ForeignKey(
+        User, models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False, verbose_name="login"
+    )
+    subject = models.CharField(max_length=30, help_text="Whose: mailbox 5, login 7, domain 3, or nobody's.")
+    address = models.CharField(max_length=320, blank=True, help_text="That nobody has, in a domain hosted here.")
+    reason = models.CharField(max_length=12, choices=Reason)
+    through = models.CharField(max_length=5, choices=Through)
+    network = models.CharField(max_length=43, blank=True, help_text="Empty: others, added up.")
+    app_password_id = models.BigIntegerField(null=True, help_text="The device.")
+    client_address = models.GenericIPAddressField(null=True, help_text="The last one.")
+    hour = models.DateTimeField()
+    count = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "domain"
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("subject", "hour", "reason", "through", "network", "address", "app_password_id"),
+                nulls_distinct=False,
+                name="failed_login_of_hour",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("hour",), name="failed_login_age"),
+            models.Index(fields=("tenant", "hour"), name="failed_login_of_tenant"),
+            models.Index(fields=("mailbox", "hour"), name="failed_login_of_mailbox"),
+        )
+
+    def __str__(self) -> str:
+        return f"failed login {self.pk}"

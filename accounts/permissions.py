@@ -107,6 +107,10 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
         "read": _SUPPORT,
         "export": _TENANT,
     },
+    "why": {
+        "read": _SUPPORT,
+        "reset": _DOMAIN,
+    },
     "usage": {
         "read": _SUPPORT,
     },

@@ -20,10 +20,10 @@ from django.contrib.auth.hashers import identify_hasher
 from django.db import connection
 from django.utils import timezone
 
-from accounts import addresses, app_passwords, scope, throttle
+from accounts import addresses, app_passwords, failed_logins, scope, throttle
 from accounts.authentication import Busy, Passwords
 from accounts.clients import Address
-from accounts.models import AppPassword, KnownNetwork, Mailbox, User
+from accounts.models import AppPassword, FailedLogin, KnownNetwork, Mailbox, User
 from accounts.throttle import Attempt, Throttle, TooManyFailures
 
 log = logging.getLogger(__name__)
@@ -58,35 +58,65 @@ class _Login(NamedTuple):
     why_not: str | None  # the app password is not good
 
 
-def verify(login: str, password: str, *, client: Address | None, app_scope: str | None = None) -> SignedIn:
+def verify(
+    login: str,
+    password: str,
+    *,
+    client: Address | None,
+    app_scope: str | None = None,
+    through: str = FailedLogin.Through.PAGES,
+    typed_whole: bool = True,
+) -> SignedIn:
     """Whose password this is: one of a login, or an app password with `app_scope`, if that is given.
 
-    Raises `WrongPassword`, `TooManyFailures`, `Busy`; each takes as long as for any other login.
+    A failure is kept (`accounts.failed_logins`) as one `through` there; `typed_whole` says whether the domain of the
+    login was typed. Raises `WrongPassword`, `TooManyFailures`, `Busy`; each takes as long as for any other login.
     """
     if not _seats.acquire(blocking=False):
         raise Busy
     try:
-        return _verify(login, password, client, app_scope)
+        return _verify(login, password, client, app_scope, through, typed_whole)
     finally:
         _seats.release()
 
 
-def _verify(login: str, password: str, client: Address | None, app_scope: str | None) -> SignedIn:
+def _verify(
+    login: str, password: str, client: Address | None, app_scope: str | None, through: str, typed_whole: bool
+) -> SignedIn:
     try:
         address = addresses.address(login)
     except addresses.BadAddress:
         address = ""  # nobody has it; the refusal takes as long as any other
     found = _look_up(address, password, client, app_scope)
     scope.let_go()
+
+    def keep(reason: str, app_password_id: int | None = None) -> None:
+        failed = failed_logins.failure(
+            address,
+            mailbox_id=found.mailbox.pk if found.mailbox else None,
+            user_id=found.user.pk if found.user else None,
+            reason=reason,
+            through=through,
+            client=client,
+            app_password_id=app_password_id,
+            typed_whole=typed_whole,
+        )
+        failed_logins.write(failed, client)
+        scope.let_go()
+
     desk = _desk()
     try:
         attempt = desk.wait(desk.admit(address, password, client, found))
     except TooManyFailures:
         log.warning("sign-in refused unseen, after too many failures: %s from %s", address or "no address", client)
+        keep(FailedLogin.Reason.UNSEEN)
+        desk.wait(throttle.answer_on_tick(delay=0.0))
         raise
     if not desk.wait(desk.check(password, found, attempt, client)):
         reason = f": app password {found.app_password_id} is {found.why_not}" if found.why_not else ""
         log.info("sign-in failed: %s from %s%s", address or "no address", client, reason)
+        keep(failed_logins.reason(known=found.user is not None, app_password_is=found.why_not), found.app_password_id)
+        desk.wait(throttle.answer_on_tick(delay=attempt.delay))
         raise WrongPassword
     assert found.user
     _succeeded(found, password, client)
@@ -182,19 +212,14 @@ class _Desk:
         known = found.known or (
             found.mailbox is None and await self._throttle.remembers(address=address, client=client)
         )
-        try:
-            return await self._throttle.admit(address=address, password=password, client=client, known=known)
-        except TooManyFailures:
-            await throttle.answer_on_tick(delay=0.0)
-            raise
+        return await self._throttle.admit(address=address, password=password, client=client, known=known)
 
     async def check(self, password: str, found: _Login, attempt: Attempt, client: Address | None) -> bool:
-        """Whether the password is right. It is refused as late as any. Raises `Busy`."""
+        """Whether the password is right. Raises `Busy`."""
         if found.app_password_id is None or found.why_not is not None:
             stored = found.user.password if found.user else None
             # Under no name: what was right once is checked again each time here.
             if not await self._passwords.check("", password, stored, network=""):
-                await throttle.answer_on_tick(delay=attempt.delay)
                 return False
         await self._throttle.succeeded(attempt)
         if found.user and found.mailbox is None:

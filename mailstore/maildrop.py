@@ -15,12 +15,14 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg import errors
 
-from accounts import addresses, app_passwords, notices, throttle
+from accounts import addresses, app_passwords, failed_logins, notices, throttle
 from accounts.authentication import Busy, Passwords, Proof
+from accounts.models import FailedLogin
 from accounts.throttle import Throttle, TooManyFailures
 from mailstore import presence
 from mailstore.database import Connection, Pool, Unavailable
 from mailstore.models import unique_id
+from mailstore.noting import Notes
 from mailstore.presence import Presence
 
 log = logging.getLogger(__name__)
@@ -362,6 +364,7 @@ class Maildrops:
         self.room = ALL_READ_AHEAD  # that is left
         self._passwords = Passwords()
         self._throttle = Throttle(redis_url=redis_url, secret=secret, enabled=throttled)
+        self._failed = Notes(self.pool, failed_logins.WRITE, failed_logins.parameters, of="failed logins")
         self._default_domain = default_domain
         self._open: dict[uuid.UUID, Maildrop] = {}  # by session
         self._notices = 0  # that have come
@@ -370,6 +373,7 @@ class Maildrops:
     async def start(self) -> None:
         """Register the listener and begin to open connections. Waits a little for the database, not for ever."""
         self.pool.open()
+        self._failed.start()
         await self.presence.start()
 
     async def stop(self) -> None:
@@ -377,6 +381,7 @@ class Maildrops:
         if self._behind:
             await asyncio.wait(self._behind, timeout=_LEAVE)
         await self.presence.stop()
+        await self._failed.stop()
         await self.pool.close()
         await self._throttle.close()
         self._passwords.close()
@@ -390,21 +395,25 @@ class Maildrops:
             address = addresses.login(name, default_domain=self._default_domain)
         except addresses.BadAddress:
             address = ""  # no mailbox has it; the refusal takes as long as any other
+        failed = self._failures(address, client, typed_whole="@" in name)
         proof = self._passwords.verified(address, password, network=throttle.near(client))
         checked = proof is None
         if proof is None:
-            proof = await self._verify(address, password, client)
+            proof = await self._verify(address, password, client, failed)
         for _ in range(2):
-            maildrop = await self._try_open(address, proof, client, secure)
+            maildrop = await self._try_open(address, proof, client, secure, failed)
             if maildrop:
                 if checked and proof.stored:
                     self._do_behind(self._upgrade(maildrop, password, client))
                 return maildrop
             # What is stored was changed since then: the password is checked against that.
-            checked, proof = True, await self._verify(address, password, client)
+            checked, proof = True, await self._verify(address, password, client, failed)
         raise Unavailable
 
-    async def _verify(self, address: str, password: str, client: Client) -> Proof:
+    def _failures(self, address: str, client: Client, *, typed_whole: bool = True) -> "_Failures":
+        return _Failures(self._failed, address, client, typed_whole=typed_whole)
+
+    async def _verify(self, address: str, password: str, client: Client, failed: "_Failures") -> Proof:
         """What proves the password right. Raises as `open`."""
         network = throttle.near(client)
         digest = app_passwords.digest(password)
@@ -414,6 +423,7 @@ class Maildrops:
             attempt = await self._throttle.admit(address=address, password=password, client=client, known=known)
         except TooManyFailures:
             log.warning("login refused unseen, after too many failures: %s from %s", address or "no address", client)
+            failed.note(mailbox_id, FailedLogin.Reason.UNSEEN)
             await throttle.answer_on_tick(delay=0.0)
             raise
         if app_password_id is not None and why_not is None:
@@ -427,6 +437,8 @@ class Maildrops:
             if not matches:
                 reason = f": app password {app_password_id} is {why_not}" if why_not else ""
                 log.info("login failed: %s from %s%s", address or "no address", client, reason)
+                why = failed_logins.reason(known=mailbox_id is not None, app_password_is=why_not)
+                failed.note(mailbox_id, why, app_password_id)
                 await throttle.answer_on_tick(delay=attempt.delay)
                 raise WrongPassword
             proof = Proof(stored)
@@ -436,7 +448,9 @@ class Maildrops:
         )
         return proof
 
-    async def _try_open(self, address: str, proof: Proof, client: Client, secure: bool) -> "Maildrop | None":
+    async def _try_open(
+        self, address: str, proof: Proof, client: Client, secure: bool, failed: "_Failures"
+    ) -> "Maildrop | None":
         """Open, taking the maildrop from a holder that is gone; None if the proof is none any more."""
         if self.presence.listener_id is None:
             raise Unavailable
@@ -470,8 +484,10 @@ class Maildrops:
                 return None
             mailbox_id, tenant_id, _, allowed, reason, opened, _ = row
             if not allowed:
+                failed.note(mailbox_id, failed_logins.BARRED, proof.app_password_id)
                 raise Suspended(reason)
             if not opened:
+                failed.note(mailbox_id, FailedLogin.Reason.IN_USE, proof.app_password_id)
                 raise InUse
             listing = Listing(mailbox_id, columns)
             maildrop = self._open[session] = Maildrop(self, session, tenant_id, address, proof, listing)
@@ -737,3 +753,30 @@ class Maildrop:
         """Of what was read ahead."""
         self._maildrops.room += sum(copy.held_octets for copy in self._ahead.values())
         self._ahead.clear()
+
+
+class _Failures:
+    """Notes how a login failed, if it does (`accounts.failed_logins`)."""
+
+    __slots__ = ("_address", "_client", "_notes", "_typed_whole")
+
+    def __init__(
+        self, notes: Notes[failed_logins.Failure, Client], address: str, client: Client, *, typed_whole: bool
+    ) -> None:
+        self._notes = notes
+        self._address = address
+        self._client = client
+        self._typed_whole = typed_whole
+
+    def note(self, mailbox_id: int | None, reason: str, app_password_id: int | None = None) -> None:
+        """Why it failed, at the mailbox that the address is, if it is one's."""
+        failed = failed_logins.failure(
+            self._address,
+            mailbox_id=mailbox_id,
+            reason=reason,
+            through=FailedLogin.Through.POP3,
+            client=self._client,
+            app_password_id=app_password_id,
+            typed_whole=self._typed_whole,
+        )
+        self._notes.note(failed, self._client)

@@ -24,6 +24,7 @@ from accounts.models import (
     AppPassword,
     Domain,
     Event,
+    FailedLogin,
     KnownNetwork,
     Mailbox,
     Tenant,
@@ -61,6 +62,7 @@ _RECORDS: Final[tuple[Any, ...]] = (  # of a mailbox
     AppPassword,
     ImportedItem,
     ImportJob,
+    FailedLogin,
 )
 _OF_TENANT: Final[tuple[Any, ...]] = (
     Webhook,
@@ -68,6 +70,7 @@ _OF_TENANT: Final[tuple[Any, ...]] = (
     ApiToken,
     User,
     Refusal,
+    FailedLogin,
     ForwardLedger,
     HourlyStatistics,
     DailyStatistics,
@@ -86,6 +89,7 @@ class Keep:
     networks: timedelta = timedelta(days=30)  # where somebody signed in from
     refusals: timedelta = timedelta(days=30)  # which mail was refused
     runs: timedelta = timedelta(days=7)  # what a process of Celery did last
+    failed_logins: timedelta = timedelta(days=30)  # which logins failed
 
 
 @dataclass
@@ -110,6 +114,7 @@ class Purged:
     refusals: int = 0
     statistics: int = 0
     runs: int = 0  # of background work, that no process has renewed for long
+    failed_logins: int = 0
     listeners: int = 0
     domains: int = 0
     closed_tenants: int = 0
@@ -135,6 +140,7 @@ class Purged:
         self.refusals += more.refusals
         self.statistics += more.statistics
         self.runs += more.runs
+        self.failed_logins += more.failed_logins
         self.listeners += more.listeners
         self.domains += more.domains
         self.closed_tenants += more.closed_tenants
@@ -165,6 +171,7 @@ def purge(
         run.aged("statistics", "mailstore_hourlystatistics", "start", statistics.HOURS_KEPT)
         run.aged("statistics", "mailstore_dailystatistics", "start", keep.sessions)
         run.aged("runs", "mailstore_backgroundrun", "at", keep.runs)
+        run.aged("failed_logins", "accounts_failedlogin", "hour", keep.failed_logins)
         run.aged("networks", "accounts_knownnetwork", "last_login_at", keep.networks)
         run.expunged()
         run.closed()

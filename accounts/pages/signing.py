@@ -8,9 +8,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import addresses, signing_in
+from accounts import addresses, failed_logins, signing_in
 from accounts.authentication import Busy
-from accounts.models import AppPassword
+from accounts.clients import Address
+from accounts.models import AppPassword, FailedLogin
 from accounts.pages import visits
 from accounts.pages.visits import NoMailbox, Shut
 from accounts.signing_in import WrongPassword
@@ -37,6 +38,7 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
         except NoMailbox:
             error, status = _("This login has no mailbox. It is for the administration."), 403
         except Shut as shut:
+            _keep(shut, visits.client_of(request))
             return visits.refusal(request, shut)
     context = {"address": name, "error": error, "next": next_page}
     return render(request, "owner/sign-in.html", context, status=status)
@@ -49,10 +51,29 @@ def sign_out(request: HttpRequest) -> HttpResponseBase:
     return redirect("owner-sign-in")
 
 
+def _keep(shut: Shut, client: Address | None) -> None:
+    """That the password was right, and did not help."""
+    failed = failed_logins.failure(
+        shut.mailbox.address,
+        mailbox_id=shut.mailbox.pk,
+        reason=FailedLogin.Reason.STATE,
+        through=FailedLogin.Through.PAGES,
+        client=client,
+        typed_whole=True,
+    )
+    failed_logins.write(failed, client)
+
+
 def _signed_in(request: HttpRequest, name: str) -> signing_in.SignedIn:
     try:
         address = addresses.login(name.strip(), default_domain=settings.MAILHOST_DEFAULT_DOMAIN)
     except addresses.BadAddress:
         address = ""
     password = request.POST.get("password", "")
-    return signing_in.verify(address, password, client=visits.client_of(request), app_scope=AppPassword.Scope.SELF)
+    return signing_in.verify(
+        address,
+        password,
+        client=visits.client_of(request),
+        app_scope=AppPassword.Scope.SELF,
+        typed_whole="@" in name,
+    )

@@ -23,6 +23,7 @@ from accounts.models import (
     AuditEvent,
     Domain,
     Event,
+    FailedLogin,
     Mailbox,
     Reseller,
     Role,
@@ -35,7 +36,7 @@ from accounts.principals import Principal
 from accounts.scoped import Bounded
 from mailstore.models import ImportJob, Listener, MaildropSession, Message
 from tests.fixtures import PASSWORD, Customer, signed_in
-from tests.mailstore.rows import add_listener, add_message, add_session
+from tests.mailstore.rows import add_failed_login, add_listener, add_message, add_session
 
 RESOURCES: dict[type[Model], str] = {
     Reseller: "resellers",
@@ -49,6 +50,7 @@ RESOURCES: dict[type[Model], str] = {
     Webhook: "webhooks",
     WebhookDelivery: "webhooks",
     AuditEvent: "audit-events",
+    FailedLogin: "why",
     MaildropSession: "sessions",
     ImportJob: "imports",
     Listener: "listeners",
@@ -56,7 +58,7 @@ RESOURCES: dict[type[Model], str] = {
 }
 """By model, its row in the table of who may do what."""
 MODELS = list(RESOURCES)
-ONLY_SHOWN = {WebhookDelivery, AuditEvent, MaildropSession, Listener, Message}
+ONLY_SHOWN = {WebhookDelivery, AuditEvent, FailedLogin, MaildropSession, Listener, Message}
 NEVER_CHANGED = ONLY_SHOWN | {AppPassword, ApiToken, ImportJob}
 ROLES = [role for role in Role if role != Role.MEMBER]
 
@@ -122,6 +124,7 @@ def rows(acme: Customer, globex: Customer) -> dict[type[Model], dict[str, Model]
             tenant=customer.tenant, mailbox=customer.mailbox, source="pop3", host=f"pop.{slug}.example", login="an"
         )
         found[Listener][slug] = listener
+        found[FailedLogin][slug] = add_failed_login(customer.mailbox)
         found[Message][slug] = message
     return found
 
@@ -469,6 +472,7 @@ def test_a_list_needs_as_many_queries_for_many_rows_as_for_one(
         session = add_session(mailbox, add_listener("pop3"))
         add_message(mailbox, first_fetched_in=session, expunged_in=session)
         ImportJob.objects.create(tenant=acme.tenant, mailbox=mailbox, source="upload")
+        add_failed_login(mailbox)
     assert queries() == before
 
 

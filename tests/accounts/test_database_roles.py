@@ -48,6 +48,7 @@ def test_it_sees_who_has_mail(listener: "psycopg.Connection[tuple[object, ...]]"
         "UPDATE mailstore_forward SET recipient = 'x'",
         "DELETE FROM mailstore_forwardledger",
         "DELETE FROM mailstore_refusal",
+        "DELETE FROM accounts_failedlogin",
         "SELECT FROM mailstore_importjob",
         "TRUNCATE mailstore_message",
         "CREATE TABLE x ()",

@@ -5,12 +5,24 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
-from accounts.models import Mailbox
+from accounts.models import FailedLogin, Mailbox
 from mailstore.models import Content, Listener, MaildropSession, Message
 
 
 def add_listener(kind: str, *, host: str = "here") -> Listener:
     return Listener.objects.create(kind=kind, host=host, pid=1)
+
+
+def add_failed_login(mailbox: Mailbox, **values: Any) -> FailedLogin:
+    """A wrong password over POP3 from 192.0.2.7, just now, unless the values say otherwise."""
+    now = timezone.now()
+    values = {
+        "tenant_id": mailbox.tenant_id, "domain_id": mailbox.domain_id, "mailbox": mailbox,
+        "subject": f"mailbox {mailbox.pk}", "reason": "password", "through": "pop3", "network": "192.0.2.0/24",
+        "client_address": "192.0.2.7", "count": 1, "first_at": now, "last_at": now,
+        "hour": now.replace(minute=0, second=0, microsecond=0), **values,
+    }  # fmt: skip
+    return FailedLogin.objects.create(**values)
 
 
 def add_session(mailbox: Mailbox, listener: Listener, **values: Any) -> MaildropSession:

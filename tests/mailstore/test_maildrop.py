@@ -651,5 +651,5 @@ async def test_all_sessions_together_read_ahead_only_so_much(
 async def test_a_database_that_is_away_is_told_as_such() -> None:
     maildrops = maildrops_of_a_process()
     with pytest.raises(Unavailable):  # not started: no listener is registered
-        await maildrops._try_open("an@acme.test", Proof(""), HERE, True)
+        await maildrops._try_open("an@acme.test", Proof(""), HERE, True, maildrops._failures("an@acme.test", HERE))
     await maildrops.stop()

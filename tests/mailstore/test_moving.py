@@ -24,6 +24,7 @@ from accounts.models import (
     Domain,
     DomainAdmin,
     Event,
+    FailedLogin,
     KnownNetwork,
     Mailbox,
     Reseller,
@@ -123,6 +124,10 @@ def of_everything(customer: Customer, staying: Mailbox) -> list[Mailbox]:
         Refusal.objects.create(
             tenant=tenant, domain=domain, mailbox=mailbox, reason="gone", hour=timezone.now(), count=1,
             first_at=timezone.now(), last_at=timezone.now(), sender_domain="",
+        )  # fmt: skip
+        FailedLogin.objects.create(
+            tenant=tenant, domain=domain, mailbox=mailbox, subject=str(mailbox), reason="password", through="pop3",
+            hour=timezone.now(), count=1, first_at=timezone.now(), last_at=timezone.now(),
         )  # fmt: skip
     for model in (HourlyStatistics, DailyStatistics):
         model.objects.create(tenant=tenant, domain=domain, start=timezone.now(), delivered=1)
