@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -17,6 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from accounts import (
@@ -29,6 +31,7 @@ from accounts import (
     provisioning,
     quotas,
     tasks,
+    together,
     tokens,
     verification,
     webhooks,
@@ -127,6 +130,10 @@ class Provisioned(Scoped):
         """End a row's use. Raises any of `REFUSALS`."""
         raise NotImplementedError
 
+    def facts(self, rows: QuerySet[Any]) -> together.Facts:
+        """What goes with these rows, in numbers: told before they are ended."""
+        return ()
+
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
             kwargs["form"] = self.add_form
@@ -168,7 +175,9 @@ class Provisioned(Scoped):
         return found
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        words = {"ending": self.ending[0], "meaning": self.meaning}
+        row = self.get_object(request, unquote(object_id)) if request.method == "GET" else None
+        facts = self.facts(self.model._default_manager.filter(pk=row.pk)) if row is not None else ()
+        words = {"ending": self.ending[0], "meaning": self.meaning, "facts": facts}
         try:
             return super().delete_view(request, object_id, (extra_context or {}) | words)
         except REFUSALS as refusal:
@@ -186,7 +195,8 @@ class Provisioned(Scoped):
         if not request.POST.get("post"):
             answer = delete_selected(self, request, queryset)  # asks
             if isinstance(answer, TemplateResponse):
-                answer.context_data = (answer.context_data or {}) | {"ending": self.ending[0], "meaning": self.meaning}
+                words = {"ending": self.ending[0], "meaning": self.meaning, "facts": self.facts(queryset)}
+                answer.context_data = (answer.context_data or {}) | words
             return answer
         self.each(request, queryset, self.end, self.ending[1].lower())
         return None
@@ -422,6 +432,9 @@ class TenantAdmin(_LimitedPage):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
 
+    def facts(self, rows: QuerySet[Any]) -> together.Facts:
+        return together.of_mailboxes(Mailbox.objects.filter(tenant__in=rows, closed_at=None))
+
     def end(self, row: Any) -> None:
         provisioning.close_tenant(row)
 
@@ -517,6 +530,11 @@ class DomainAdmin(_LimitedPage):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
+
+    def facts(self, rows: QuerySet[Any]) -> together.Facts:
+        aliases = Alias.objects.filter(domain__in=rows).count()
+        mailboxes = Mailbox.objects.filter(domain__in=rows, closed_at=None)
+        return [*together.of_mailboxes(mailboxes), (gettext("Aliases"), f"{aliases:,}")]
 
     def end(self, row: Any) -> None:
         provisioning.close_domain(row)
@@ -743,6 +761,14 @@ class MailboxForm(ProvisioningForm):
         return mailbox
 
 
+class _SuspendForm(forms.Form):
+    reason = forms.CharField(required=False, max_length=500, help_text=_("Why; its owner reads it."))
+
+
+class _QuotaForm(forms.Form):
+    quota_octets = QuotaField(label=_("Quota"))
+
+
 class StateFilter(admin.SimpleListFilter):
     title = "state"
     parameter_name = "state"
@@ -777,7 +803,7 @@ class MailboxAdmin(Importing, Provisioned):
     ordering = ("address", "pk")
     search_fields = ("address__startswith",)
     search_help_text = "The beginning of an address or of an alias, or @ and a domain."
-    actions = ("suspend", "resume", "reopen", "delete_selected")
+    actions = ("suspend", "resume", "set_quota", "reopen", "export_chosen", "delete_selected")
     row_pages: ClassVar[list[RowPage]] = []
 
     def matching(self, term: str) -> Q:
@@ -839,17 +865,80 @@ class MailboxAdmin(Importing, Provisioned):
             raise UnknownMailbox("it is closed")
         provisioning.close_mailbox(row)
 
-    @admin.action(permissions=["change"], description="Suspend: no mail in or out until resumed")
-    def suspend(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> None:
-        self.each(request, queryset, provisioning.suspend, "suspended")
+    @admin.action(permissions=["change"], description=_("Suspend: no mail in or out until resumed"))
+    def suspend(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> HttpResponse | None:
+        form = _SuspendForm(together.answers(request))
+        asking = together.confirmed(
+            self,
+            request,
+            queryset,
+            title=gettext("Suspend mailboxes"),
+            meaning=gettext("They take no mail and nobody can fetch any until they are resumed; open sessions end."),
+            facts=lambda given: together.of_mailboxes(queryset),
+            form=form,
+            button=gettext("Suspend"),
+        )
+        if asking is None:
+            reason = form.cleaned_data["reason"]
+            self.each(request, queryset, partial(provisioning.suspend, reason=reason), gettext("suspended"))
+        return asking
 
-    @admin.action(permissions=["change"], description="Resume")
-    def resume(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> None:
-        self.each(request, queryset, provisioning.resume, "active")
+    @admin.action(permissions=["change"], description=_("Resume"))
+    def resume(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> HttpResponse | None:
+        asking = together.confirmed(
+            self,
+            request,
+            queryset,
+            title=gettext("Resume mailboxes"),
+            meaning=gettext("They take mail and can be used again, whatever state they are in."),
+            facts=lambda given: together.of_mailboxes(queryset),
+            button=gettext("Resume"),
+        )
+        if asking is None:
+            self.each(request, queryset, provisioning.resume, gettext("active"))
+        return asking
 
-    @admin.action(permissions=["reopen"], description="Reopen, if closed and not purged yet")
-    def reopen(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> None:
-        self.each(request, queryset, provisioning.reopen_mailbox, "open")
+    @admin.action(permissions=["change"], description=_("Set the quota"))
+    def set_quota(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> HttpResponse | None:
+        form = _QuotaForm(together.answers(request))
+        asking = together.confirmed(
+            self,
+            request,
+            queryset,
+            title=gettext("Set the quota of mailboxes"),
+            facts=lambda given: together.of_quota(queryset, given),
+            form=form,
+            button=gettext("Set the quota"),
+        )
+        if asking is None:
+            octets = form.cleaned_data["quota_octets"]
+            self.each(
+                request,
+                queryset,
+                lambda mailbox: provisioning.change_mailbox(mailbox, quota_octets=octets),
+                gettext("with that quota"),
+            )
+        return asking
+
+    @admin.action(permissions=["reopen"], description=_("Reopen, if closed and not purged yet"))
+    def reopen(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> HttpResponse | None:
+        asking = together.confirmed(
+            self,
+            request,
+            queryset,
+            title=gettext("Reopen mailboxes"),
+            meaning=gettext(
+                "Closed ones come back with their mail and their password, where their address is still free."
+            ),
+            facts=lambda given: together.of_mailboxes(queryset),
+            button=gettext("Reopen"),
+        )
+        if asking is None:
+            self.each(request, queryset, provisioning.reopen_mailbox, gettext("open"))
+        return asking
+
+    def facts(self, rows: QuerySet[Any]) -> together.Facts:
+        return together.of_mailboxes(rows)
 
     def read_sheet(self, octets: bytes) -> Any:
         return mailbox_sheets.read(octets)
@@ -947,6 +1036,7 @@ class AliasAdmin(Importing, Provisioned):
     list_select_related = ("tenant",)
     ordering = ("address",)
     search_fields = ("address__startswith", "targets__mailbox__address__startswith")
+    actions = ("export_chosen",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
         return super().get_queryset(request).prefetch_related("targets__mailbox")

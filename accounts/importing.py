@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from django import forms
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import principals, scope
@@ -75,15 +77,27 @@ class Importing(Scoped):
         """The file of all that exist for whoever asks, as it is read from the database."""
         if not self.may(request, "list-export"):
             raise PermissionDenied
+        return self._file(request, self.model._default_manager.visible_to(request.user))
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """For the action."""
+        return self.may(request, "list-export")
+
+    @admin.action(permissions=["export"], description=_lazy("Export as CSV"))
+    def export_chosen(self, request: HttpRequest, queryset: QuerySet[Any]) -> StreamingHttpResponse:
+        """The file of those that were chosen."""
+        chosen = queryset.order_by().values("pk")
+        return self._file(request, self.model._default_manager.visible_to(request.user).filter(pk__in=chosen))
+
+    def _file(self, request: HttpRequest, rows: Any) -> StreamingHttpResponse:
         principal = principals.acting()
-        rows = self.model._default_manager.visible_to(request.user)
 
         def file() -> Iterator[bytes]:
             yield b"\xef\xbb\xbf"  # else spreadsheets take it for another encoding
             yield from self.write_sheet(rows)
 
         response = StreamingHttpResponse(scope.streamed(principal, file), content_type="text/csv; charset=utf-8")
-        response["Content-Disposition"] = f'attachment; filename="{self.opts.verbose_name_plural}.csv"'
+        response["Content-Disposition"] = f'attachment; filename="{self.opts.model_name}.csv"'
         response["Cache-Control"] = "no-store"
         return response
 

@@ -15,7 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts import app_passwords, limits, permissions, provisioning, tokens, webhooks
+from accounts import app_passwords, limits, permissions, provisioning, together, tokens, webhooks
 from accounts.models import (
     Alias,
     ApiToken,
@@ -82,6 +82,15 @@ def said(client: Client, path: str, values: dict[str, Any], status: int = 200) -
 
 def upload(text: str) -> SimpleUploadedFile:
     return SimpleUploadedFile("list.csv", text.encode())
+
+
+SURE = {"asked": "yes", "sure": "yes"}
+"""How the question of an action is answered."""
+
+
+def facts(page: str) -> dict[str, str]:
+    """What a page says before something is done."""
+    return dict(re.findall(r'<tr><th scope="row"[^>]*>([^<]*)</th><td>([^<]*)</td>', page))
 
 
 def act(client: Client, model: type[Model], action: str, *rows: Model, **more: Any) -> str:
@@ -339,7 +348,7 @@ def test_no_question_is_answered_with_a_fault(model: type[Model], rows: Rows, op
         for view in ("change", "history", "delete") if value else ():
             path = url(model, view, 1).replace("/1/", f"/{encoded({'': value})[1:]}/")
             assert operator.get(path).status_code in (200, 302, 403, 404), path
-        for action in ("suspend", "delete_selected", "restore", "remove", value):
+        for action in ("suspend", "set_quota", "export_chosen", "delete_selected", "restore", "remove", value):
             values = {"action": action, "_selected_action": value, "index": value, "select_across": value}
             assert send(operator, listed, values) in (200, 302, 403), (action, value)
 
@@ -639,13 +648,13 @@ def test_the_counters_are_not_for_writing(boss: Client, acme: Customer) -> None:
 def test_mailboxes_are_suspended_resumed_and_closed_together(boss: Client, acme: Customer, globex: Customer) -> None:
     binh, chi = acme.add("binh"), acme.add("chi")
     provisioning.close_mailbox(chi)
-    answer = act(boss, Mailbox, "suspend", acme.mailbox, binh, chi, globex.mailbox)
+    answer = act(boss, Mailbox, "suspend", acme.mailbox, binh, chi, globex.mailbox, **SURE)
     assert "Now suspended: 2" in answer
     assert "Left as it was, chi@acme.test: chi@acme.test is closed." in answer
     states = dict(Mailbox.objects.values_list("address", "state"))
     assert states["an@acme.test"] == states["binh@acme.test"] == "suspended"
     assert states["chi@acme.test"] == states["an@globex.test"] == "active"
-    assert "Now active: 1" in act(boss, Mailbox, "resume", binh)
+    assert "Now active: 1" in act(boss, Mailbox, "resume", binh, **SURE)
 
     asked = act(boss, Mailbox, "delete_selected", binh, globex.mailbox)
     assert "Close this mailbox?" in asked
@@ -653,6 +662,55 @@ def test_mailboxes_are_suspended_resumed_and_closed_together(boss: Client, acme:
     assert Mailbox.objects.open().count() == 3
     assert "Now closed: 1" in act(boss, Mailbox, "delete_selected", binh, globex.mailbox, post="yes")
     assert set(Mailbox.objects.open()) == {acme.mailbox, globex.mailbox}
+
+
+def test_an_action_says_in_numbers_what_it_will_do(boss: Client, acme: Customer, globex: Customer) -> None:
+    binh, chi = acme.add("binh"), acme.add("chi")
+    provisioning.close_mailbox(chi)
+    Mailbox.objects.filter(pk=binh.pk).update(used_octets=2048, message_count=1)
+    asked = act(boss, Mailbox, "suspend", acme.mailbox, binh, chi, globex.mailbox)
+    assert facts(asked) == {
+        "Mailboxes": "3", "Active": "2", "Closed: left as they are": "1", "Messages in them": "1",
+        "Octets in them": "2K",
+    }  # fmt: skip
+    assert Mailbox.objects.filter(state="suspended").count() == 0
+    looked = act(boss, Mailbox, "suspend", binh, asked="yes", reason="Not <paid>")
+    assert 'name="reason" value="Not &lt;paid&gt;"' in looked
+    assert Mailbox.objects.filter(state="suspended").count() == 0
+    act(boss, Mailbox, "suspend", binh, reason="Not <paid>", **SURE)
+    assert Mailbox.objects.get(state="suspended").state_reason == "Not <paid>"
+
+
+def test_a_quota_is_set_for_many_after_a_look(boss: Client, acme: Customer, globex: Customer) -> None:
+    binh = acme.add("binh")
+    provisioning.change_mailbox(acme.mailbox, quota_octets=100)
+    Mailbox.objects.filter(pk=binh.pk).update(used_octets=2048)
+    chosen = (acme.mailbox, binh, globex.mailbox)
+    assert facts(act(boss, Mailbox, "set_quota", *chosen)) == {
+        "Open mailboxes": "2",
+        "The fullest of them uses": "2K",
+    }
+    looked = facts(act(boss, Mailbox, "set_quota", *chosen, asked="yes", quota_octets="1K"))
+    assert looked["New quota"] == "1K"
+    assert looked["Get less than now"] == "1"
+    assert looked["Use more than that"] == "1: it takes no new mail until enough was removed"
+    assert "a quota is a number of octets" in act(boss, Mailbox, "set_quota", *chosen, quota_octets="much", **SURE)
+    assert "2." in act(boss, Mailbox, "set_quota", *chosen, quota_octets="1K", **SURE)
+    assert dict(Mailbox.objects.values_list("address", "quota_octets")) == {
+        "an@acme.test": 1024, "binh@acme.test": 1024, "an@globex.test": None,
+    }  # fmt: skip
+
+
+def test_so_many_at_once_are_for_a_program(boss: Client, acme: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "MOST", 1)
+    assert "At most 1 can be changed at once" in act(boss, Mailbox, "resume", acme.mailbox, acme.add("binh"), **SURE)
+
+
+def test_chosen_rows_are_exported(boss: Client, acme: Customer, globex: Customer) -> None:
+    acme.add("binh")
+    values = {"action": "export_chosen", "_selected_action": [acme.mailbox.pk, globex.mailbox.pk]}
+    file = boss.post(url(Mailbox, "changelist"), values).getvalue().decode("utf-8-sig")
+    assert [line.split(",")[0] for line in file.splitlines()[1:]] == ["an@acme.test"]
 
 
 def test_one_mailbox_is_closed_after_a_question(boss: Client, acme: Customer) -> None:
@@ -744,7 +802,7 @@ def test_a_mailbox_is_renamed_held_and_put_into_a_state(boss: Client, acme: Cust
     assert "globex.test is not hosted here" in elsewhere
     assert "nowhere.test is not hosted here" in nowhere
     provisioning.close_mailbox(acme.mailbox)
-    assert "Now open: 1" in act(boss, Mailbox, "reopen", acme.mailbox)
+    assert "Now open: 1" in act(boss, Mailbox, "reopen", acme.mailbox, **SURE)
     event = AuditEvent.objects.latest("pk")
     boss_id = User.objects.get(email="boss@acme.test").pk
     assert (event.action, event.through, event.user_id) == ("mailbox.reopened", "admin", boss_id)

@@ -1,0 +1,108 @@
+"""What the admin does to many rows at once: it says first what that would be, in numbers, and asks."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from django import forms
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import Max, Q, QuerySet, Sum
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from accounts import quotas
+from accounts.models import Mailbox
+from accounts.scoped import Scoped, dress
+
+MOST: Final = 1000
+"""Rows that one request changes: each is a change of its own, with its record and its event."""
+
+Facts = Sequence[tuple[str, Any]]
+
+
+def confirmed(
+    page: Scoped,
+    request: HttpRequest,
+    queryset: QuerySet[Any],
+    *,
+    title: str,
+    button: str,
+    meaning: str = "",
+    facts: Callable[[dict[str, Any] | None], Facts] = lambda given: (),
+    form: forms.Form | None = None,
+) -> HttpResponse | None:
+    """A page that says what an action would do to these rows, and asks; None once somebody has answered yes.
+
+    `facts` are told before anything was filled in (`None`), and again with what was: then `form` is not asked again.
+    """
+    number = queryset.order_by().values("pk")[: MOST + 1].count()
+    if number > MOST:
+        text = _("At most %(most)s can be changed at once. Choose fewer, or let a program do it over the API.")
+        return _page(page, request, title=title, refusals=[text % {"most": f"{MOST:,}"}])
+    answered = "asked" in request.POST
+    given = form.cleaned_data if form is not None and answered and form.is_valid() else None
+    if answered and (form is None or given is not None) and "sure" in request.POST:
+        return None
+    kept = [("action", request.POST.get("action", "")), ("asked", "yes")]
+    if request.POST.get("select_across") == "1":
+        kept.append(("select_across", "1"))
+    kept += [(ACTION_CHECKBOX_NAME, key) for key in request.POST.getlist(ACTION_CHECKBOX_NAME)]
+    if form is None or given is not None:
+        kept.append(("sure", "yes"))
+        kept += [(name, request.POST.get(name, "")) for name in (given or {})]
+    asked = form if form is not None and given is None else None
+    if asked is not None:
+        dress(asked)
+    button = button if asked is None else _("Look at it first")
+    return _page(page, request, title=title, meaning=meaning, form=asked, kept=kept, facts=facts(given), button=button)
+
+
+def _page(page: Scoped, request: HttpRequest, **context: Any) -> HttpResponse:
+    context |= {**page.admin_site.each_context(request), "opts": page.opts, "back": request.get_full_path()}
+    return TemplateResponse(request, "admin/accounts/asking.html", context)
+
+
+def answers(request: HttpRequest) -> Any:
+    """What a form of an action is made from: nothing until it was asked for."""
+    return request.POST if "asked" in request.POST else None
+
+
+def of_mailboxes(queryset: QuerySet[Mailbox]) -> list[tuple[str, str]]:
+    """How many there are in which state, and how much mail they hold."""
+    chosen = Mailbox.objects.filter(pk__in=queryset.order_by().values("pk"))
+    sums = chosen.aggregate(octets=Sum("used_octets"), messages=Sum("message_count"))
+    shown = [(_("Mailboxes"), f"{chosen.count():,}")]
+    for state in Mailbox.State:
+        number = chosen.filter(closed_at=None, state=state).count()
+        if number:
+            shown.append((str(state.label)[:1].upper() + str(state.label)[1:], f"{number:,}"))
+    if closed := chosen.exclude(closed_at=None).count():
+        shown.append((_("Closed: left as they are"), f"{closed:,}"))
+    return [
+        *shown,
+        (_("Messages in them"), f"{sums['messages'] or 0:,}"),
+        (_("Octets in them"), quotas.rounded(sums["octets"] or 0)),
+    ]
+
+
+def of_quota(queryset: QuerySet[Mailbox], given: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What a quota would mean to these mailboxes."""
+    chosen = Mailbox.objects.filter(pk__in=queryset.order_by().values("pk"), closed_at=None)
+    most = chosen.aggregate(most=Max("used_octets"))["most"] or 0
+    facts = [(_("Open mailboxes"), f"{chosen.count():,}"), (_("The fullest of them uses"), quotas.rounded(most))]
+    if given is None:
+        return facts
+    quota = given["quota_octets"]
+    unlimited = Q(quota_octets=None)
+    facts.append((_("New quota"), quotas.exact(quota) if quota is not None else _("no limit")))
+    if quota is not None:
+        over = chosen.filter(used_octets__gt=quota).count()
+        facts.append((_("Get less than now"), f"{chosen.filter(unlimited | Q(quota_octets__gt=quota)).count():,}"))
+        text = ngettext(
+            "%(number)s: it takes no new mail until enough was removed",
+            "%(number)s: they take no new mail until enough was removed",
+            over,
+        )
+        facts.append((_("Use more than that"), text % {"number": f"{over:,}"} if over else "0"))
+    return facts
