@@ -34,6 +34,14 @@ def domain(text: str) -> str:
     return name
 
 
+def readable(domain: str) -> str:
+    """A domain name in normal form as people write it: with the letters that its A-labels stand for."""
+    try:
+        return idna.decode(domain)
+    except idna.IDNAError:
+        return domain  # underscores, or older names that IDNA 2008 has no letters for
+
+
 def local_part(text: str) -> str:
     """The normal form of a local part: small letters, composed (NFC). Raises `BadAddress`.
 

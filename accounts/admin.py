@@ -37,6 +37,7 @@ from accounts import (
     webhooks,
 )
 from accounts.importing import Importing
+from accounts.middleware import Waiting
 from accounts.models import (
     Alias,
     ApiToken,
@@ -57,6 +58,7 @@ from accounts.provisioning import REFUSALS, UnknownDomain, UnknownMailbox
 from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, dress, links, sees_tenants
 from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
+from accounts.zone import page as zone_page
 
 MAILBOX_PAGES: Final[list[tuple[str, str, str]]] = []
 """Lists that can be narrowed to one mailbox, to be linked from it (`links`). Other apps add theirs."""
@@ -478,17 +480,30 @@ class DomainForm(_Limited):
 def _check_dns(page: Scoped, request: HttpRequest, domain: Domain) -> HttpResponseBase:
     """Show what is looked for; look."""
     if request.method == "POST":
-        finding = verification.check(domain, tasks.verification_config())
-        said = {
-            verification.Finding.FOUND: ("The record is there.", messages.SUCCESS),
-            verification.Finding.MISSING: ("DNS has no such record.", messages.WARNING),
-            verification.Finding.UNKNOWN: ("DNS does not answer. Nothing is changed.", messages.WARNING),
-        }
-        page.message_user(request, *said[finding])
-        return page.to_row(domain)
+        config = tasks.verification_config()
+
+        def conclude(finding: verification.Finding) -> HttpResponseBase:
+            try:
+                verification.conclude(domain, finding, config)
+            except Domain.DoesNotExist:
+                return page.to_list()  # it was moved away meanwhile
+            said = {
+                verification.Finding.FOUND: (gettext("The record is there."), messages.SUCCESS),
+                verification.Finding.MISSING: (gettext("DNS has no such record."), messages.WARNING),
+                verification.Finding.UNKNOWN: (gettext("DNS does not answer. Nothing is changed."), messages.WARNING),
+            }
+            page.message_user(request, *said[finding])
+            return page.to_row(domain)
+
+        return Waiting(lambda: verification.look(domain, config), conclude)
     name, text = verification.record(domain)
-    facts = [("TXT record", name), ("Its text", text), ("State", domain.get_state_display())]
-    return page.asking(request, domain, f"Check DNS for {domain}", facts=facts, button="Check now")
+    facts = [(gettext("TXT record"), name), (gettext("Its text"), text), (gettext("State"), domain.get_state_display())]
+    title = gettext("Check DNS for %(domain)s") % {"domain": domain}
+    return page.asking(request, domain, title, facts=facts, button=gettext("Check now"))
+
+
+def _is_open(domain: Domain) -> bool:
+    return domain.closed_at is None
 
 
 @admin.register(Domain)
@@ -501,11 +516,12 @@ class DomainAdmin(_LimitedPage):
     limited = ("max_mailboxes", "max_aliases", "max_octets")
     form = DomainForm
     add_form = DomainAddForm
-    list_display = ("name", "tenant", "shown_state", "alias_of", "created_at")
+    list_display = ("name", "tenant", "shown_state", "alias_of", "created_at", "dns_page")
     list_filter = ("state", TenantFilter)
     list_select_related = ("tenant", "alias_of")
     row_pages: ClassVar[list[RowPage]] = [
-        RowPage("check", "Check DNS now", "domains", "check", _check_dns, lambda domain: domain.closed_at is None)
+        RowPage("dns", _("DNS"), "domains", "read", zone_page.dns, _is_open),
+        RowPage("check", _("Check DNS now"), "domains", "check", _check_dns, _is_open),
     ]
     ordering = ("name",)
     search_fields = ("name__startswith",)
@@ -546,6 +562,14 @@ class DomainAdmin(_LimitedPage):
     @admin.display(description="state", ordering="state")
     def shown_state(self, domain: Domain) -> str:
         return "Closed" if domain.closed_at else domain.get_state_display()
+
+    @admin.display(description=_("DNS"))
+    def dns_page(self, domain: Domain) -> str:
+        if not _is_open(domain):
+            return ""
+        return format_html(
+            '<a href="{}">{}</a>', reverse("admin:accounts_domain_dns", args=[domain.pk]), gettext("Records")
+        )
 
     @admin.display(description="TXT record that shows whose it is")
     def record(self, domain: Domain) -> str:

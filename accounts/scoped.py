@@ -57,7 +57,8 @@ class RowPage(NamedTuple):
 
     name: str
     """In the URL, and at the end of the URL's name."""
-    title: str
+    title: Any
+    """A text, or one that is translated when it is shown."""
     resource: str
     verb: str
     view: Callable[["Scoped", HttpRequest, Any], HttpResponseBase]

@@ -14,6 +14,7 @@ import django
 import pytest
 
 from tests import servers
+from tests.accounts.nameserver import name_server
 
 
 def _begin() -> None:
@@ -28,7 +29,8 @@ def _begin() -> None:
     pair = until_the_end.enter_context(servers.throw_away(wanted))
     os.environ.update({variables[name]: pair.environment[variables[name]] for name in wanted})
     os.environ["MAILHOST_DATA"] = str(pair.data)
-    os.environ["MAILHOST_DNS_SERVERS"] = "127.0.0.1:1"  # nobody: tests ask name servers of their own
+    nobody = until_the_end.enter_context(name_server())  # knows no name
+    os.environ["MAILHOST_DNS_SERVERS"] = f"127.0.0.1:{nobody.port}"
     (pair.data / "static").mkdir()  # empty, as `up` makes it
 
 

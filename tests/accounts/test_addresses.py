@@ -191,3 +191,11 @@ def test_a_mailbox_has_such_a_name_where_the_host_wants_it(acme: Customer, setti
     assert (chau.address, made) == ("châu@acme.test", True)
     assert provisioning.add_mailbox("cha\u0302u@acme.test", password=None, quota_octets=None) == (chau, False)
     provisioning.rename_mailbox(chau, "用户@acme.test")
+
+
+@pytest.mark.parametrize(
+    ("normal", "readable"),
+    [("xn--bcher-kva.test", "bücher.test"), ("acme.test", "acme.test"), ("_x.acme.test", "_x.acme.test")],
+)
+def test_a_domain_is_read_as_people_write_it(normal: str, readable: str) -> None:
+    assert addresses.readable(normal) == readable
