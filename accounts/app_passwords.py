@@ -7,6 +7,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from django.db import transaction
 from django.db.models.functions import Now
+from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -19,6 +20,13 @@ from accounts.provisioning.refusals import BadValue, Refused
 
 MOST: Final = 100
 """Of a mailbox, not counting those that were revoked; of these as many are kept for who asks what has become of it."""
+
+
+view_changed: Final = Signal()
+"""A device began to have an own copy of the maildrop, or has none any more: its row is `app_password`.
+
+Sent in the transaction of the change, which holds the mailbox.
+"""
 
 
 class TooMany(Refused):
@@ -36,6 +44,7 @@ class AppPasswordValues(TypedDict, total=False):
     scopes: Iterable[str]
     expires_at: datetime | None  # with its time zone
     allowed_networks: Iterable[str]
+    own_copy: bool  # of the maildrop
 
 
 def create(
@@ -45,15 +54,19 @@ def create(
     scopes: Iterable[str] = (AppPassword.Scope.POP3,),
     expires_at: datetime | None = None,
     allowed_networks: Iterable[str] = (),
+    own_copy: bool = False,
 ) -> tuple[AppPassword, str]:
     """Make an app password for an open mailbox; without networks it is good from anywhere.
 
-    Returns it with its text, which nobody can be told again. Raises `UnknownMailbox`, `TooMany`, `BadValue`, and
-    `NotAllowed` as a change of its owner's password.
+    With an own copy of the maildrop, the device sees all that is there now and comes later, but for what it removes
+    itself. Returns it with its text, which nobody can be told again. Raises `UnknownMailbox`, `TooMany`, `BadValue`,
+    and `NotAllowed` as a change of its owner's password.
     """
     refuse_stronger(mailbox.user)
-    wanted = _checked({"name": name, "scopes": scopes, "expires_at": expires_at, "allowed_networks": allowed_networks})
+    given = {"name": name, "scopes": scopes, "expires_at": expires_at, "allowed_networks": allowed_networks}
+    wanted = _checked(given | {"own_copy": own_copy})
     _check_end(expires_at)
+    _check_copy(own_copy, wanted["scopes"])
     text = passwords.generated()
     with transaction.atomic():
         lock_open(mailbox)
@@ -73,31 +86,43 @@ def create(
 def change(app_password: AppPassword, **given: Unpack[AppPasswordValues]) -> bool:
     """Give it these values; whether any is new. Sessions that could not begin with them end.
 
-    Raises `NotInUse`, `BadValue`.
+    An own copy begins with all that is in the maildrop. When it ends, what all others with one have removed leaves the
+    maildrop. Raises `NotInUse`, `BadValue`.
     """
     wanted = _checked(dict(given))
     with transaction.atomic():
+        _lock_mailbox(app_password)
         row = AppPassword.objects.select_for_update().filter(pk=app_password.pk, revoked_at=None).first()
         if row is None:
             raise NotInUse(_("the app password was revoked"))
         if changes := values.changed(row, wanted):
             if "expires_at" in changes:
                 _check_end(wanted["expires_at"])
+            _check_copy(wanted.get("own_copy", row.own_copy), wanted.get("scopes", row.scopes))
             values.write(AppPassword.objects.filter(pk=row.pk), changes)
             audit.record("app-password.changed", row, changes)
+            if "own_copy" in changes:
+                row.own_copy = wanted["own_copy"]
+                view_changed.send(AppPassword, app_password=row)
             notices.mailboxes_changed([row.mailbox_id])
     app_password.refresh_from_db()
     return bool(changes)
 
 
 def revoke(app_password: AppPassword) -> bool:
-    """Take it back for good: nobody signs in with it any more, and whoever has is out. Whether it was in use."""
+    """Take it back for good: nobody signs in with it any more, and whoever has is out. Whether it was in use.
+
+    If it had an own copy, what all others with one have removed leaves the maildrop.
+    """
     with transaction.atomic():
+        _lock_mailbox(app_password)
         used = AppPassword.objects.filter(pk=app_password.pk, revoked_at=None).update(revoked_at=Now())
+        app_password.refresh_from_db()
         if used:
             audit.record("app-password.revoked", app_password)
+            if app_password.own_copy:
+                view_changed.send(AppPassword, app_password=app_password)
             notices.mailboxes_changed([app_password.mailbox_id])
-    app_password.refresh_from_db()
     return bool(used)
 
 
@@ -137,7 +162,19 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
             )
     if "allowed_networks" in wanted:
         wanted["allowed_networks"] = values.networks(wanted["allowed_networks"])
+    if "own_copy" in wanted:
+        wanted["own_copy"] = bool(wanted["own_copy"])
     return wanted
+
+
+def _check_copy(own_copy: bool, scopes: Iterable[str]) -> None:
+    if own_copy and AppPassword.Scope.POP3 not in scopes:
+        raise BadValue(_("an own copy is for a device that fetches mail"), field="own_copy")
+
+
+def _lock_mailbox(app_password: AppPassword) -> None:
+    """Before its devices, as the end of a session does."""
+    Mailbox.objects.select_for_update(no_key=True).filter(pk=app_password.mailbox_id).first()
 
 
 def _check_end(expires_at: datetime | None) -> None:

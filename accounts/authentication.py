@@ -38,6 +38,13 @@ class Proof(NamedTuple):
     stored: str
     """The stored hash that it matched; empty if it is an app password."""
     app_password_id: int | None = None
+    own_copy: bool = False
+    """Whether that app password's device has its own copy of the maildrop."""
+
+    @property
+    def view(self) -> int:
+        """Which view of the maildrop it opens: 0 is the maildrop itself, else it is a device's own."""
+        return self.app_password_id or 0 if self.own_copy else 0
 
 
 class Passwords:

@@ -63,7 +63,8 @@ READ_BY_LISTENERS: Final = (
     "accounts_apppassword", "accounts_knownnetwork", "accounts_allowance", "accounts_failedlogin", "mailstore_store",
     "mailstore_listener",
     "mailstore_content", "mailstore_contentchunk", "mailstore_message", "mailstore_maildropsession",
-    "mailstore_deliveryledger", "mailstore_forwardledger", "mailstore_refusal", "django_migrations",
+    "mailstore_owncopy", "mailstore_deliveryledger", "mailstore_forwardledger", "mailstore_refusal",
+    "django_migrations",
 )  # fmt: skip
 """Tables. What else listeners may do stands in `_GRANTS`."""
 
@@ -88,7 +89,7 @@ GRANT SELECT ON {", ".join(READ_BY_LISTENERS)} TO {LISTENER};
 GRANT INSERT, UPDATE, DELETE ON mailstore_content, mailstore_contentchunk, mailstore_message, mailstore_listener,
     mailstore_maildropsession, mailstore_deliveryledger, accounts_knownnetwork TO {LISTENER};
 GRANT INSERT ON mailstore_forward, mailstore_forwardledger TO {LISTENER};
-GRANT INSERT, UPDATE ON mailstore_refusal, accounts_failedlogin TO {LISTENER};
+GRANT INSERT, UPDATE ON mailstore_refusal, mailstore_owncopy, accounts_failedlogin TO {LISTENER};
 GRANT UPDATE (used_octets, message_count, next_uid, last_login_at, last_login_address, last_login_secure,
     last_login_app_password_id) ON accounts_mailbox TO {LISTENER};
 GRANT UPDATE (last_used_at, last_used_address) ON accounts_apppassword TO {LISTENER};

@@ -63,6 +63,11 @@ class Tenant(models.Model):
         blank=True,
         help_text="How long expunged mail can be restored before it is purged. Empty: the host's setting.",
     )
+    keep_time = models.DurationField(
+        null=True,
+        blank=True,
+        help_text="How long mail stays in the maildrop, from delivery; then it is expunged. Empty: for ever.",
+    )
     admin_mailbox = models.ForeignKey(
         "Mailbox",
         models.SET_NULL,
@@ -346,6 +351,11 @@ class Mailbox(TenantOwned):
     retention = models.DurationField(
         null=True, blank=True, help_text="How long expunged mail can be restored. Empty: the tenant's."
     )
+    keep_time = models.DurationField(
+        null=True,
+        blank=True,
+        help_text="How long mail stays in the maildrop, from delivery; then it is expunged. Empty: the tenant's.",
+    )
     last_login_at = models.DateTimeField(null=True, editable=False)
     last_login_address = models.GenericIPAddressField(null=True, editable=False)
     last_login_secure = models.BooleanField(null=True, editable=False, help_text="Over TLS.")
@@ -378,6 +388,7 @@ class Mailbox(TenantOwned):
         indexes = (
             models.Index(fields=("address",), condition=~Q(closed_at=None), name="mailbox_in_quarantine"),
             models.Index(fields=("closed_at",), condition=~Q(closed_at=None), name="mailbox_closed"),
+            models.Index(fields=("id",), condition=~Q(keep_time=None), name="mailbox_with_keep_time"),
             models.Index(fields=("tenant", "address"), name="mailbox_listed"),
             # On no column that a delivery changes: else each would write all indexes.
             models.Index(
@@ -451,6 +462,12 @@ class AppPassword(TenantOwned):
     digest = models.BinaryField(help_text="SHA-256 of the password.")
     scopes = ArrayField(models.CharField(max_length=8, choices=Scope), default=list)
     allowed_networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
+    own_copy = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="The device has its own view of the maildrop: what it removes is gone for that device only. A "
+        "message leaves the mailbox when every device with an own copy has removed it.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_address = models.GenericIPAddressField(null=True, editable=False)
@@ -461,7 +478,19 @@ class AppPassword(TenantOwned):
     domain_path: ClassVar = "mailbox__domain"
 
     class Meta:
-        constraints = (models.UniqueConstraint(fields=("mailbox", "digest"), name="app_password_digest"),)
+        constraints = (
+            models.UniqueConstraint(fields=("mailbox", "digest"), name="app_password_digest"),
+            models.CheckConstraint(
+                condition=Q(own_copy=False) | Q(scopes__contains=["pop3"]), name="app_password_own_copy_fetches"
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=("expires_at",),
+                condition=Q(own_copy=True, revoked_at=None, expires_at__isnull=False),
+                name="app_password_own_copy_ends",
+            ),
+        )
 
     def __str__(self) -> str:
         return self.name

@@ -119,6 +119,39 @@ _CHECKS: Final = (
         """,
     ),
     (
+        "own copy of message {} for device {} in mailbox {}: {}",
+        """
+        SELECT copy.message_id, copy.app_password_id, copy.mailbox_id, CASE
+            WHEN message.id IS NULL THEN 'the message is gone'
+            WHEN message.mailbox_id <> copy.mailbox_id THEN 'the message is of mailbox ' || message.mailbox_id
+            WHEN app.id IS NULL THEN 'the device is gone'
+            ELSE 'the device is of mailbox ' || app.mailbox_id END
+        FROM mailstore_owncopy copy LEFT JOIN mailstore_message message ON message.id = copy.message_id
+            LEFT JOIN accounts_apppassword app ON app.id = copy.app_password_id
+        WHERE (message.mailbox_id = copy.mailbox_id AND app.mailbox_id = copy.mailbox_id) IS NOT TRUE
+        """,
+    ),
+    (
+        "message {}: is in the maildrop of mailbox {}, and every device with an own copy has removed it",
+        # Of a device that has just expired the purge has yet to take note.
+        """
+        WITH device AS (
+            SELECT app.mailbox_id, app.id FROM accounts_apppassword app
+                JOIN accounts_mailbox mailbox ON mailbox.id = app.mailbox_id
+            WHERE app.own_copy AND app.revoked_at IS NULL AND mailbox.closed_at IS NULL
+                AND (app.expires_at IS NULL OR app.expires_at > now() - interval '1 day')
+        ), devices AS (
+            SELECT mailbox_id, count(*) AS number FROM device GROUP BY mailbox_id
+        )
+        SELECT message.id, message.mailbox_id
+        FROM devices JOIN device USING (mailbox_id)
+            JOIN mailstore_owncopy copy ON copy.app_password_id = device.id AND copy.removed_at IS NOT NULL
+            JOIN mailstore_message message ON message.id = copy.message_id AND message.expunged_at IS NULL
+        GROUP BY message.id, message.mailbox_id, devices.number
+        HAVING count(*) = devices.number
+        """,
+    ),
+    (
         "delivery ledger of mailbox {}: a digest of {} octets, delivered at {}",
         """
         SELECT mailbox_id, octet_length(digest), delivered_at

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from itertools import accumulate
 from typing import Any, Final, TypeVar
@@ -19,7 +20,7 @@ from accounts import addresses, app_passwords, failed_logins, notices, throttle
 from accounts.authentication import Busy, Passwords, Proof
 from accounts.models import FailedLogin
 from accounts.throttle import Throttle, TooManyFailures
-from mailstore import presence
+from mailstore import own_copies, presence
 from mailstore.database import Connection, Pool, Unavailable
 from mailstore.models import unique_id
 from mailstore.noting import Notes
@@ -75,11 +76,13 @@ SELECT mailbox.id, mailbox.tenant_id, owner.password, EXISTS (
     SELECT FROM accounts_knownnetwork known
     WHERE known.mailbox_id = mailbox.id AND known.network = %(network)s
         AND known.last_login_at > now() - interval '30 days'
-), app.id, {app_passwords.why_not(scope="pop3", client="%(client)s::inet")}
+), app.id, app.own_copy, {app_passwords.why_not(scope="pop3", client="%(client)s::inet")}
 FROM accounts_mailbox mailbox JOIN accounts_user owner ON owner.id = mailbox.user_id
     LEFT JOIN accounts_apppassword app ON app.mailbox_id = mailbox.id AND app.digest = %(digest)s
 WHERE mailbox.address = %(address)s AND mailbox.closed_at IS NULL
 """
+
+_NOBODY: Final = (None, None, None, False, None, None, None)  # what that finds of an address that does not exist
 
 _REMEMBER_NETWORK = """
 INSERT INTO accounts_knownnetwork (tenant_id, mailbox_id, network, last_login_at)
@@ -118,11 +121,11 @@ def _still(*, stored: str, newer: str) -> str:
     )"""
 
 
-def _verified(*, matches: str, app: str, client: str) -> str:
-    """SQL: whether what proved the password right still does."""
+def _verified(*, matches: str, app: str, view: str, client: str) -> str:
+    """SQL: whether what proved the password right still does, and for that view of the maildrop."""
     return f"""CASE WHEN {app} IS NULL THEN {matches} ELSE EXISTS (
         SELECT FROM accounts_apppassword app
-        WHERE app.id = {app} AND app.mailbox_id = mailbox.id
+        WHERE app.id = {app} AND app.mailbox_id = mailbox.id AND app.own_copy = ({view} <> 0)
             AND {app_passwords.why_not(scope="pop3", client=client)} IS NULL
     ) END"""
 
@@ -133,22 +136,30 @@ _OPEN = f"""
 WITH box AS (
     SELECT mailbox.id, mailbox.tenant_id,
         {
-    _verified(matches="owner.password = %(stored)s", app="%(app)s::bigint", client="%(client)s::inet")
+    _verified(
+        matches="owner.password = %(stored)s",
+        app="%(app)s::bigint",
+        view="%(view)s::bigint",
+        client="%(client)s::inet",
+    )
 } AS verified,
         {_allowed(client="%(client)s::inet")} AS allowed,
-        {_REASON} AS reason
+        {_REASON} AS reason,
+        coalesce(
+            mailbox.keep_time, (SELECT keep_time FROM accounts_tenant tenant WHERE tenant.id = mailbox.tenant_id)
+        ) AS keep_time
     FROM accounts_mailbox mailbox JOIN accounts_user owner ON owner.id = mailbox.user_id
     WHERE mailbox.address = %(address)s AND mailbox.closed_at IS NULL
 ), locked AS (
     INSERT INTO mailstore_maildropsession (
         id, tenant_id, mailbox_id, view, listener_id, app_password_id, client_address, secure, "end", fetched, expunged
     )
-    SELECT %(session)s, tenant_id, id, 0, %(listener)s, %(app)s::bigint, %(client)s, %(secure)s, '', 0, 0
+    SELECT %(session)s, tenant_id, id, %(view)s::bigint, %(listener)s, %(app)s::bigint, %(client)s, %(secure)s, '', 0, 0
     FROM box WHERE verified AND allowed
     ON CONFLICT (mailbox_id, view) WHERE ended_at IS NULL DO NOTHING
     RETURNING id
 )
-SELECT id, tenant_id, verified, allowed, reason,
+SELECT id, tenant_id, verified, allowed, reason, keep_time,
     -- The second case is ours, by an attempt whose answer was lost.
     EXISTS (SELECT FROM locked)
         OR EXISTS (SELECT FROM mailstore_maildropsession WHERE id = %(session)s AND ended_at IS NULL),
@@ -172,10 +183,31 @@ FROM (
 ) listing
 """
 
+# The same for a device with its own copy: without what it has removed, and with a fourth number in the unique-id of
+# what came back since (`mailstore.retention`). What counts as fetched is what this device has fetched.
+_LIST_OWN = """
+SELECT string_agg(int8send(uid), ''), string_agg(int8send(octets), ''),
+    string_agg(int4send(epoch), ''), string_agg(boolsend(fetched), ''),
+    string_agg(int2send(coalesce(length(given), 0)::smallint), ''), string_agg(given, '')
+FROM (
+    SELECT message.uid, message.octets, message.epoch, copy.fetched_at IS NOT NULL AS fetched,
+        CASE WHEN copy.returns > 0
+            THEN concat_ws(
+                '.', to_hex(message.mailbox_id), to_hex(message.epoch), to_hex(message.uid), to_hex(copy.returns)
+            )
+            ELSE message.kept_unique_id END AS given
+    FROM mailstore_message message LEFT JOIN mailstore_owncopy copy
+        ON copy.app_password_id = %(view)s AND copy.message_id = message.id
+    WHERE message.mailbox_id = (SELECT mailbox_id FROM mailstore_maildropsession WHERE id = %(session)s)
+        AND message.expunged_at IS NULL AND copy.removed_at IS NULL
+    ORDER BY message.uid
+) listing
+"""
+
 _HOLDER = f"""
 SELECT session.id, session.listener_id, {presence.GONE}
 FROM mailstore_maildropsession session LEFT JOIN mailstore_listener listener ON listener.id = session.listener_id
-WHERE session.mailbox_id = %(mailbox)s AND session.view = 0 AND session.ended_at IS NULL
+WHERE session.mailbox_id = %(mailbox)s AND session.view = %(view)s AND session.ended_at IS NULL
 """
 
 _TAKE_FROM = """
@@ -197,6 +229,7 @@ WHERE ({_allowed(client="session.client_address")} AND {
     _verified(
         matches=_still(stored="held.stored", newer="held.newer"),
         app="session.app_password_id",
+        view="session.view",
         client="session.client_address",
     )
 }) IS NOT TRUE
@@ -246,10 +279,10 @@ _RELEASE, _RELEASE_USED = _releasing(), _releasing(_used("released"))
 
 # The update of RFC 1939 section 6, all or nothing. The row lock on the session is the fence: whoever took the
 # maildrop over has ended it, and then nothing here finds a row. Locks: session, mailbox, messages.
-def _finishing(used: str = "") -> str:
-    return f"""
+_HELD = f"""
 WITH held AS (
-    SELECT id, mailbox_id, app_password_id, started_at, client_address, secure FROM mailstore_maildropsession
+    SELECT id, tenant_id, mailbox_id, view, app_password_id, started_at, client_address, secure
+    FROM mailstore_maildropsession
     WHERE id = %(session)s AND ended_at IS NULL
     FOR UPDATE
 ), box AS (
@@ -257,14 +290,20 @@ WITH held AS (
     FROM accounts_mailbox mailbox JOIN held ON held.mailbox_id = mailbox.id
         JOIN accounts_user owner ON owner.id = mailbox.user_id
     WHERE mailbox.closed_at IS NULL AND {_allowed(client="held.client_address")} AND {
-        _verified(
-            matches=_still(stored="%(stored)s::text", newer="%(newer)s::text"),
-            app="held.app_password_id",
-            client="held.client_address",
-        )
-    }
+    _verified(
+        matches=_still(stored="%(stored)s::text", newer="%(newer)s::text"),
+        app="held.app_password_id",
+        view="held.view",
+        client="held.client_address",
+    )
+}
     FOR NO KEY UPDATE OF mailbox
-){used}, removed AS (
+)"""
+"""SQL: the session and, if it may still remove something, its mailbox; both held."""
+
+
+def _finishing(used: str = "") -> str:
+    return f"""{_HELD}{used}, removed AS (
     UPDATE mailstore_message message
     SET expunged_at = now(), expunged_in_id = %(session)s,
         first_fetched_at = CASE WHEN uid = ANY (%(fetched)s) THEN now() ELSE first_fetched_at END,
@@ -296,6 +335,55 @@ RETURNING EXISTS (SELECT FROM box), set_config('synchronous_commit', %(commit)s,
 
 
 _FINISH, _FINISH_USED = _finishing(), _finishing(_used("held"))
+
+# The same for a device with its own copy: what it removed is left out of its view, and what was thereby removed by all
+# that have one leaves the maildrop, in a statement of its own (`own_copies.expunging`). Messages are held, so that no
+# purge takes one away meanwhile.
+_FINISH_OWN = f"""{_HELD}{_used("held")}, gate AS MATERIALIZED (
+    SELECT held.tenant_id, held.mailbox_id, held.view, EXISTS (SELECT FROM box) AS verified FROM held
+), touched AS MATERIALIZED (
+    SELECT message.id, message.uid = ANY (%(fetched)s) AS fetched,
+        gate.verified AND message.uid = ANY (%(expunge)s) AS removed
+    FROM gate JOIN mailstore_message message ON message.mailbox_id = gate.mailbox_id
+    WHERE message.uid = ANY (%(touched)s)
+    ORDER BY message.uid
+    FOR KEY SHARE OF message
+), copied AS (
+    INSERT INTO mailstore_owncopy AS copy (
+        tenant_id, mailbox_id, app_password_id, message_id, fetched_at, fetched_in_id, removed_at, removed_in_id,
+        returns
+    )
+    SELECT gate.tenant_id, gate.mailbox_id, gate.view, touched.id,
+        CASE WHEN touched.fetched THEN now() END, CASE WHEN touched.fetched THEN %(session)s::uuid END,
+        CASE WHEN touched.removed THEN now() END, CASE WHEN touched.removed THEN %(session)s::uuid END, 0
+    FROM touched, gate WHERE touched.fetched OR touched.removed
+    ON CONFLICT (app_password_id, message_id) DO UPDATE SET
+        fetched_at = coalesce(copy.fetched_at, excluded.fetched_at),
+        fetched_in_id = CASE WHEN copy.fetched_at IS NULL THEN excluded.fetched_in_id ELSE copy.fetched_in_id END,
+        removed_at = coalesce(copy.removed_at, excluded.removed_at),
+        removed_in_id = CASE WHEN copy.removed_at IS NULL THEN excluded.removed_in_id ELSE copy.removed_in_id END
+    RETURNING copy.removed_in_id
+), fetched AS (
+    UPDATE mailstore_message message SET first_fetched_at = now(), first_fetched_in_id = %(session)s
+    FROM touched
+    WHERE message.id = touched.id AND touched.fetched AND message.first_fetched_at IS NULL
+), logged_in AS (
+    UPDATE accounts_mailbox mailbox
+    SET last_login_at = box.started_at, last_login_address = box.client_address,
+        last_login_secure = box.secure, last_login_app_password_id = box.app_password_id
+    FROM box WHERE mailbox.id = box.id
+)
+UPDATE mailstore_maildropsession session
+SET ended_at = now(), "end" = %(end)s, fetched = %(fetches)s,
+    expunged = (SELECT count(*) FROM copied WHERE removed_in_id = %(session)s)
+FROM held
+WHERE session.id = held.id
+RETURNING (SELECT verified FROM gate), set_config('synchronous_commit', %(commit)s, true)
+"""
+# Only in the transaction that has just ended the session: then it holds the mailbox.
+_EXPUNGE_OWN = own_copies.expunging("""message.uid = ANY (%(expunge)s) AND EXISTS (
+    SELECT FROM mailstore_maildropsession WHERE id = %(session)s AND ended_at = now()
+)""")
 
 _ENDED_HERE = """SELECT expunged FROM mailstore_maildropsession WHERE id = %(session)s AND "end" = 'quit'"""
 
@@ -418,7 +506,7 @@ class Maildrops:
         network = throttle.near(client)
         digest = app_passwords.digest(password)
         row = await self._one(_LOOK_UP, {"address": address, "network": network, "client": client, "digest": digest})
-        mailbox_id, tenant_id, stored, known, app_password_id, why_not = row or (None, None, None, False, None, None)
+        mailbox_id, tenant_id, stored, known, app_password_id, own_copy, why_not = row or _NOBODY
         try:
             attempt = await self._throttle.admit(address=address, password=password, client=client, known=known)
         except TooManyFailures:
@@ -427,7 +515,7 @@ class Maildrops:
             await throttle.answer_on_tick(delay=0.0)
             raise
         if app_password_id is not None and why_not is None:
-            proof = Proof("", app_password_id)
+            proof = Proof("", app_password_id, own_copy)
             self._passwords.remember(address, password, proof, network=network)
         else:
             try:
@@ -459,16 +547,19 @@ class Maildrops:
             "address": address,
             "stored": proof.stored,
             "app": proof.app_password_id,
+            "view": proof.view,
             "client": client,
             "secure": secure,
             "session": session,
             "listener": self.presence.listener_id,
         }
 
+        list_ = _LIST_OWN if proof.own_copy else _LIST
+
         async def work(connection: Connection) -> tuple[Row | None, Row]:
             async with connection.pipeline():
                 opening = await connection.execute(_OPEN, parameters, binary=True)
-                listing = await connection.execute(_LIST, parameters, binary=True)
+                listing = await connection.execute(list_, parameters, binary=True)
             row, columns = await opening.fetchone(), await listing.fetchone()
             assert columns
             return row, columns
@@ -478,11 +569,11 @@ class Maildrops:
         kept = False
         try:
             row, columns = await self._attempt(work)
-            if row and row[2] and row[3] and not row[5] and await self._holder_is_gone(row[0]):
+            if row and row[2] and row[3] and not row[6] and await self._holder_is_gone(row[0], proof.view):
                 row, columns = await self._attempt(work)
             if row is None or not row[2]:
                 return None
-            mailbox_id, tenant_id, _, allowed, reason, opened, _ = row
+            mailbox_id, tenant_id, _, allowed, reason, keep_time, opened, _ = row
             if not allowed:
                 failed.note(mailbox_id, failed_logins.BARRED, proof.app_password_id)
                 raise Suspended(reason)
@@ -490,7 +581,7 @@ class Maildrops:
                 failed.note(mailbox_id, FailedLogin.Reason.IN_USE, proof.app_password_id)
                 raise InUse
             listing = Listing(mailbox_id, columns)
-            maildrop = self._open[session] = Maildrop(self, session, tenant_id, address, proof, listing)
+            maildrop = self._open[session] = Maildrop(self, session, tenant_id, address, proof, listing, keep_time)
             if self._notices != notices_before and not await self._still_fit(maildrop):
                 return None
             kept = True
@@ -562,11 +653,10 @@ class Maildrops:
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)
 
-    async def _holder_is_gone(self, mailbox_id: int) -> bool:
-        """Whether the maildrop is free now: its holder's process is gone, and its session is ended here."""
-        holder = await self._one(
-            _HOLDER, {"mailbox": mailbox_id, "ttl": self.presence.ttl, "space": presence.LOCK_SPACE}
-        )
+    async def _holder_is_gone(self, mailbox_id: int, view: int) -> bool:
+        """Whether that view is free now: its holder's process is gone, and its session is ended here."""
+        parameters = {"mailbox": mailbox_id, "view": view, "ttl": self.presence.ttl, "space": presence.LOCK_SPACE}
+        holder = await self._one(_HOLDER, parameters)
         if holder is None:
             return True
         session, listener, gone = holder
@@ -612,8 +702,10 @@ class Maildrop:
         address: str,
         proof: Proof,
         listing: Listing,
+        keep_time: timedelta | None,
     ) -> None:
         self.listing = listing
+        self.keep_time = keep_time  # None: messages stay until somebody removes them
         self.session = session
         self.mailbox_id = listing.mailbox_id
         self.tenant_id = tenant_id
@@ -735,10 +827,12 @@ class Maildrop:
             "commit": "on" if removed else "off",
         }
 
-        statement = _FINISH if self.proof.app_password_id is None else _FINISH_USED
-
         async def finish(connection: Connection) -> None:
-            row = await (await connection.execute(statement, parameters, binary=True)).fetchone()
+            if self.proof.own_copy:
+                row = await self._finish_own(connection, parameters)
+            else:
+                statement = _FINISH if self.proof.app_password_id is None else _FINISH_USED
+                row = await (await connection.execute(statement, parameters, binary=True)).fetchone()
             if row is None:
                 # Committed by an attempt whose answer was lost, or taken over by somebody else?
                 ended = await (await connection.execute(_ENDED_HERE, parameters)).fetchone()
@@ -748,6 +842,19 @@ class Maildrop:
                 raise Suspended
 
         await self._maildrops._attempt(finish)
+
+    async def _finish_own(self, connection: Connection, parameters: dict[str, Any]) -> Row | None:
+        """The same in a device's own view: two statements in one transaction and one trip."""
+        parameters |= {
+            "mailbox": self.mailbox_id,
+            "touched": sorted({*parameters["fetched"], *parameters["expunge"]}),
+            "most": None,
+        }
+        async with connection.pipeline(), connection.transaction():
+            finishing = await connection.execute(_FINISH_OWN, parameters, binary=True)
+            if parameters["expunge"]:
+                await connection.execute(_EXPUNGE_OWN, parameters, binary=True)
+        return await finishing.fetchone()
 
     def _let_go(self) -> None:
         """Of what was read ahead."""

@@ -126,6 +126,11 @@ class MaildropSession(TenantOwned):
     def __str__(self) -> str:
         return str(self.id)
 
+    @property
+    def own_copy(self) -> bool:
+        """Whether it was of a device with its own copy, and removed what it removed there."""
+        return self.view != 0
+
 
 class MessageQuerySet(TenantQuerySet["Message"]):
     """Messages."""
@@ -158,6 +163,11 @@ class Message(TenantOwned):
     message_id = models.CharField(max_length=255, blank=True)
     date = models.DateTimeField(null=True)
     delivered_at = models.DateTimeField(db_default=Now())
+    kept_since = models.DateTimeField(
+        null=True,
+        help_text="From when its keep-time counts, if not from delivery: when it was restored, or came along from "
+        "another server.",
+    )
     first_fetched_at = models.DateTimeField(null=True)
     # Sessions are purged before the messages that mention them, so these two are not constrained.
     first_fetched_in = models.ForeignKey(
@@ -179,6 +189,9 @@ class Message(TenantOwned):
         db_index=False,
         related_name="+",
         help_text="If not in a session.",
+    )
+    expired = models.BooleanField(
+        default=False, db_default=False, help_text="It was expunged because its keep-time ended."
     )
     earlier = models.JSONField(
         null=True, help_text="What became of it before it was restored, each time, oldest first (mailstore.life)."
@@ -223,10 +236,42 @@ class Message(TenantOwned):
 def unique_id(mailbox_id: int, epoch: int, uid: int) -> str:
     """The unique-id of a message (RFC 1939 section 7): three numbers in hexadecimal, at most 42 characters.
 
-    A mailbox's id and its uids are never used again, and the separators keep two triples from reading the
-    same.
+    A mailbox's id and its uids are never used again, and the separators keep two triples from reading the same. For a
+    device with its own copy, into whose view the message came back, how often it did follows as a fourth number.
     """
     return f"{mailbox_id:x}.{epoch:x}.{uid:x}"
+
+
+class OwnCopy(TenantOwned):
+    """What a device with its own copy of the maildrop did with a message: a row for each that it fetched or removed.
+
+    What it removed stays in the maildrop for the others. A message that is restored is new to all, and has none.
+    """
+
+    pk = models.CompositePrimaryKey("app_password_id", "message_id")
+    mailbox = owned("accounts.Mailbox", related_name="+")
+    # Neither is constrained: rows go with their message, and with their device when its app password is forgotten.
+    app_password = owned("accounts.AppPassword", models.CASCADE, related_name="+", db_index=False)
+    message = owned("mailstore.Message", models.CASCADE, related_name="own_copies")
+    fetched_at = models.DateTimeField(null=True, help_text="First.")
+    fetched_in = models.ForeignKey(
+        MaildropSession, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    removed_at = models.DateTimeField(null=True, help_text="Since then it is not in the device's view.")
+    removed_in = models.ForeignKey(
+        MaildropSession, models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    returns = models.IntegerField(default=0, help_text="How often it came back into the device's view.")
+
+    mailbox_path: ClassVar = "mailbox"
+    domain_path: ClassVar = "mailbox__domain"
+
+    class Meta:
+        verbose_name_plural = "own copies"
+        indexes = (models.Index(fields=("removed_in",), condition=~Q(removed_in=None), name="own_copy_removed_in"),)
+
+    def __str__(self) -> str:
+        return f"message {self.message_id} for device {self.app_password_id}"
 
 
 class DeliveryLedger(TenantOwned):

@@ -1,7 +1,8 @@
 """Removing for good what nobody can ask for any more: expunged messages, closed mailboxes, old records.
 
-Each mailbox has a retention, by default its tenant's, by default the host's; nothing of one that is on legal hold goes.
-Time is the database's.
+Before that, what has been in a maildrop for longer than its mailbox's keep-time is expunged, and what was there only
+for a device that has expired. Each mailbox has a retention, by default its tenant's, by default the host's; nothing of
+one that is on legal hold goes. Time is the database's.
 """
 
 import logging
@@ -32,7 +33,7 @@ from accounts.models import (
     Webhook,
 )
 from accounts.provisioning import OnHold, happened
-from mailstore import presence, statistics
+from mailstore import own_copies, presence, quota, statistics
 from mailstore.models import (
     DailyStatistics,
     DeliveryLedger,
@@ -42,6 +43,7 @@ from mailstore.models import (
     ImportJob,
     MaildropSession,
     Message,
+    OwnCopy,
     PurgeForecast,
     Refusal,
 )
@@ -54,11 +56,13 @@ BATCH_OCTETS: Final = 256 * 1024 * 1024
 """Octets after which a batch is full, though it has fewer messages: large ones lie in many rows."""
 
 _WINDOW: Final = 20  # batches of which the messages are looked up at once
+_LATELY: Final = timedelta(days=7)  # for which a purge looks again at a device that has expired
 _PURGING: Final = 0x7075726765  # the advisory lock of those who give way
 _RECORDS: Final[tuple[Any, ...]] = (  # of a mailbox
     MaildropSession,
     DeliveryLedger,
     KnownNetwork,
+    OwnCopy,
     AppPassword,
     ImportedItem,
     ImportJob,
@@ -106,6 +110,7 @@ class Purged:
     """What a purge removed."""
 
     tenants: dict[str, Share] = field(default_factory=dict)  # by slug
+    expired: int = 0  # messages that left their maildrops, and can be restored
     contents: int = 0
     sessions: int = 0
     ended: int = 0  # sessions of listeners that are gone
@@ -132,6 +137,7 @@ class Purged:
             mine.messages += share.messages
             mine.octets += share.octets
             mine.mailboxes += share.mailboxes
+        self.expired += more.expired
         self.contents += more.contents
         self.sessions += more.sessions
         self.ended += more.ended
@@ -152,15 +158,16 @@ def purge(
     batch: int = BATCH,
     budget: timedelta | None = None,
     give_way: bool = False,
-    orphans: bool = False,
+    thorough: bool = False,
     watch: Callable[[Purged], object] = lambda purged: None,
 ) -> Purged:
     """Remove for good what nobody can ask for any more, in batches that are a transaction each.
 
     It can be killed anywhere, and run beside itself: what is locked is left to who locked it. It ends when nothing is
     due, or after a batch that removed something when the time `budget` is over; with `give_way` also when another
-    purge that gives way is at work. `orphans` also looks through all contents for such as have no message: there
-    should be none. `watch` is told what is removed so far, after each batch. Not to be called in a transaction.
+    purge that gives way is at work. `thorough` also looks at devices that have expired long ago, and through all
+    contents for such as have no message: there should be none. `watch` is told what is removed so far, after each
+    batch. Not to be called in a transaction.
     """
     run = _Purge(keep, batch, budget, give_way, watch)
     try:
@@ -173,11 +180,13 @@ def purge(
         run.aged("runs", "mailstore_backgroundrun", "at", keep.runs)
         run.aged("failed_logins", "accounts_failedlogin", "hour", keep.failed_logins)
         run.aged("networks", "accounts_knownnetwork", "last_login_at", keep.networks)
+        run.keep_times()
+        run.own_copies(None if thorough else _LATELY)
         run.expunged()
         run.closed()
         run.domains()
         run.tenants()
-        if orphans:
+        if thorough:
             run.orphans()
         run.purged.finished = True
     except _EnoughForNow:
@@ -259,6 +268,49 @@ FROM (
 GROUP BY slug ORDER BY slug
 """
 
+# A keep-time ends at the midnight (UTC) after it has passed: so of each mailbox mail goes once a day, and the audit
+# tells of that once. Uids are in the order in which mail came, or came back: of what is not due only the first is read.
+_KEEP_TIME = "CASE WHEN mailbox.legal_hold THEN NULL ELSE coalesce(mailbox.keep_time, tenant.keep_time) END"
+_SINCE = "coalesce(message.kept_since, message.delivered_at)"
+_TODAY = "date_trunc('day', now(), 'UTC')"
+_OVERDUE = f"""
+SELECT mailbox.id
+FROM accounts_mailbox mailbox {_WITH_TENANT}
+CROSS JOIN LATERAL (
+    SELECT {_SINCE} AS since FROM mailstore_message message
+    WHERE message.mailbox_id = mailbox.id AND message.expunged_at IS NULL
+    ORDER BY message.uid LIMIT 1
+) oldest
+WHERE mailbox.id >= %(first)s AND mailbox.closed_at IS NULL AND oldest.since < {_TODAY} - {_KEEP_TIME} AND (
+    mailbox.keep_time IS NOT NULL
+    OR mailbox.tenant_id = ANY (ARRAY(SELECT id FROM accounts_tenant WHERE keep_time IS NOT NULL))
+)
+ORDER BY mailbox.id LIMIT %(batch)s
+"""
+
+_EXPIRE = f"""
+WITH oldest AS MATERIALIZED (
+    SELECT message.id, {_SINCE} AS since FROM mailstore_message message
+    WHERE message.mailbox_id = %(mailbox)s AND message.expunged_at IS NULL
+    ORDER BY message.uid LIMIT %(batch)s
+), gone AS (
+    UPDATE mailstore_message message SET expunged_at = now(), expired = true
+    FROM oldest, accounts_mailbox mailbox {_WITH_TENANT}
+    WHERE message.id = oldest.id AND message.expunged_at IS NULL AND mailbox.id = message.mailbox_id
+        AND oldest.since < {_TODAY} - {_KEEP_TIME}
+    RETURNING message.octets
+)
+SELECT count(*), coalesce(sum(octets), 0)::bigint FROM gone
+"""
+
+_EXPIRED_DEVICES = """
+SELECT DISTINCT app.mailbox_id
+FROM accounts_apppassword app JOIN accounts_mailbox mailbox ON mailbox.id = app.mailbox_id
+WHERE app.own_copy AND app.revoked_at IS NULL AND app.expires_at <= now()
+    AND (app.expires_at > now() - %(lately)s::interval OR %(lately)s::interval IS NULL) AND mailbox.closed_at IS NULL
+ORDER BY app.mailbox_id
+"""
+
 # Mailbox by mailbox, since each has its own retention: what is not due yet is never read, however much there is.
 _EXPUNGED = f"""
 SELECT mailbox.id, due.id, due.octets
@@ -316,6 +368,8 @@ WITH due AS MATERIALIZED (
 ), gone AS (
     DELETE FROM mailstore_message message USING due WHERE message.id = due.id
     RETURNING due.slug, message.content_id, message.octets, message.expunged_at
+), copies AS (
+    DELETE FROM mailstore_owncopy copy USING due WHERE copy.message_id = due.id
 ), refunded AS (
     UPDATE accounts_mailbox
     SET used_octets = used_octets - present.octets, message_count = message_count - present.messages
@@ -441,6 +495,27 @@ class _Purge:
                 [(count, oldest)] = cursor.fetchall()
                 setattr(removed, what, count)
 
+    def keep_times(self) -> None:
+        """Messages that have been in their maildrops for longer than they may leave them."""
+        first = 0
+        while rows := self._rows(_OVERDUE, first=first):
+            first = rows[-1][0] + 1
+            for (mailbox,) in rows:
+                count = self._batch_size
+                while count == self._batch_size:
+                    with self._batch() as (cursor, removed):
+                        count = removed.expired = self._expire(cursor, mailbox)
+
+    def own_copies(self, lately: timedelta | None) -> None:
+        """Messages that are there only because of a device with an own copy that has expired."""
+        for (pk,) in self._rows(_EXPIRED_DEVICES, lately=lately):
+            count = self._batch_size
+            while count == self._batch_size:
+                with self._batch() as (_, removed):
+                    mailbox = self._free(pk)
+                    count = own_copies.expunge_removed_by_all(mailbox, most=self._batch_size) if mailbox else 0
+                    removed.expired = count
+
     def expunged(self) -> None:
         """Messages that were expunged longer ago than their mailbox's retention."""
         first = 0
@@ -532,6 +607,25 @@ class _Purge:
             total += octets
         if ids:
             yield ids
+
+    def _free(self, mailbox: int) -> Mailbox | None:
+        """Lock an open mailbox, unless somebody else has."""
+        free = Mailbox.objects.open().select_for_update(no_key=True, skip_locked=True)
+        found: Mailbox | None = free.filter(pk=mailbox).first()
+        return found
+
+    def _expire(self, cursor: CursorWrapper, pk: int) -> int:
+        """Expunge a batch of what is in a mailbox for too long. Returns how many."""
+        mailbox = self._free(pk)
+        if mailbox is None:
+            return 0
+        cursor.execute(_EXPIRE, self._parameters | {"mailbox": pk})
+        [(messages, octets)] = cursor.fetchall()
+        if messages:
+            quota.refund(mailbox, octets=octets, messages=messages)
+            detail = {"messages": messages, "octets": octets, "because": "keep-time"}
+            audit.record("mailbox.messages_expunged", mailbox, detail=detail)
+        return int(messages)
 
     def _messages(self, cursor: CursorWrapper, removed: Purged, ids: list[int], *, closed: int | None = None) -> None:
         """Those of these messages that are due, and the contents that were theirs alone."""

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import Now
 
 from accounts import audit, limits
 from accounts.models import Mailbox, User
 from mailstore import quota
-from mailstore.models import MaildropSession, Message, MessageQuerySet
+from mailstore.models import MaildropSession, Message, MessageQuerySet, OwnCopy
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,15 @@ def kept_for(mailbox: Mailbox, *, default: timedelta) -> timedelta:
 
 
 def removed_in(session: MaildropSession) -> MessageQuerySet:
-    """The messages that a session removed: restored, they undo it."""
-    return Message.objects.filter(mailbox=session.mailbox_id, expunged_in=session.pk)
+    """The messages that a session removed: out of the maildrop, or out of the view of its device alone.
+
+    Restored with `undoing=session`, they undo it.
+    """
+    mailbox = Message.objects.filter(mailbox=session.mailbox_id)
+    if not session.own_copy:
+        return mailbox.filter(expunged_in=session.pk)
+    own = OwnCopy.objects.filter(removed_in=session.pk, mailbox=session.mailbox_id).values("message")
+    return mailbox.filter(Q(expunged_in=session.pk) | Q(pk__in=own))
 
 
 def removed_since(mailbox: Mailbox, moment: datetime) -> MessageQuerySet:
@@ -119,27 +126,32 @@ def expunge(messages: QuerySet[Message], *, by: User | None) -> Moved:
     return expunged
 
 
-def restore(messages: QuerySet[Message], *, by: User | None) -> Moved:
+def restore(messages: QuerySet[Message], *, by: User | None, undoing: MaildropSession | None = None) -> Moved:
     """Bring expunged messages back into their maildrops, as new ones.
 
     They get new unique-ids, in the order of the old ones, because a client that saw the old ones would skip them; and
-    nobody has fetched them yet. What became of them before is kept (`Message.earlier`).
+    nobody has fetched them yet. What became of them before is kept (`Message.earlier`). Those that are there still, and
+    were removed from the own copies of devices, come back into the views of these devices, each as a new one there and
+    as it was for all others; with `undoing` only into the view from which that session removed them. They take no room.
 
-    Returns what came back: those that were purged meanwhile or whose mailbox is closed do not. Raises
-    `QuotaExceeded`, and restores none, if a mailbox has no room for its own.
+    Returns what came back: those that were purged meanwhile or whose mailbox is closed do not. Raises `QuotaExceeded`,
+    and restores none, if a mailbox has no room for its own.
     """
     restored = Moved()
     with transaction.atomic():
         for mailbox, chosen in _locked(messages):
             ids, octets = _lock(chosen.expunged())
-            if not ids:
-                continue  # and no matter whether a mailbox has room for nothing
-            quota.charge(mailbox, octets=octets, messages=len(ids))
-            with connection.cursor() as cursor:
-                who = by.pk if by else None
-                cursor.execute(_BRING_BACK, {"messages": ids, "next_uid": mailbox.next_uid, "by": who})
-            Mailbox.objects.filter(pk=mailbox.pk).update(next_uid=mailbox.next_uid + len(ids))
-            restored = restored.and_of(mailbox, messages=len(ids), octets=octets, action="mailbox.messages_restored")
+            if ids:  # else no matter whether a mailbox has room for nothing
+                quota.charge(mailbox, octets=octets, messages=len(ids))
+                OwnCopy.objects.filter(message__in=ids).delete()
+                with connection.cursor() as cursor:
+                    who = by.pk if by else None
+                    cursor.execute(_BRING_BACK, {"messages": ids, "next_uid": mailbox.next_uid, "by": who})
+                Mailbox.objects.filter(pk=mailbox.pk).update(next_uid=mailbox.next_uid + len(ids))
+            own, own_octets = _return(chosen, undoing)
+            restored = restored.and_of(
+                mailbox, messages=len(ids) + own, octets=octets + own_octets, action="mailbox.messages_restored"
+            )
     log.info("%s messages restored by %s", restored.messages, _who(by))
     return restored
 
@@ -147,17 +159,39 @@ def restore(messages: QuerySet[Message], *, by: User | None) -> Moved:
 _BRING_BACK = """
 UPDATE mailstore_message message
 SET uid = %(next_uid)s + numbered.nth - 1, epoch = coalesce((SELECT epoch FROM mailstore_store), 1),
-    kept_unique_id = NULL, expunged_at = NULL, expunged_in_id = NULL, expunged_by_id = NULL,
-    first_fetched_at = NULL, first_fetched_in_id = NULL,
+    kept_unique_id = NULL, expunged_at = NULL, expunged_in_id = NULL, expunged_by_id = NULL, expired = false,
+    kept_since = now(), first_fetched_at = NULL, first_fetched_in_id = NULL,
     earlier = CASE WHEN jsonb_array_length(earlier) >= 20 THEN earlier - 0 ELSE coalesce(earlier, '[]') END
         || jsonb_build_object(
             'fetched_at', first_fetched_at, 'fetched_in', first_fetched_in_id,
             'removed_at', expunged_at, 'removed_in', expunged_in_id, 'removed_by', expunged_by_id,
+            'expired', expired,
             'restored_at', now(), 'restored_by', %(by)s::bigint
         )
 FROM unnest(%(messages)s::bigint[]) WITH ORDINALITY numbered (id, nth)
 WHERE message.id = numbered.id
 """
+
+
+# Who holds the mailbox is the only one to write these.
+_RETURN = """
+UPDATE mailstore_owncopy copy SET removed_at = NULL, removed_in_id = NULL, returns = copy.returns + 1
+FROM mailstore_message message, accounts_apppassword app
+WHERE message.id = ANY (%(messages)s) AND message.expunged_at IS NULL
+    AND copy.message_id = message.id AND copy.removed_at IS NOT NULL
+    AND (copy.removed_in_id = %(session)s OR %(session)s::uuid IS NULL)
+    AND app.id = copy.app_password_id AND app.own_copy AND app.revoked_at IS NULL
+RETURNING message.id, message.octets
+"""
+
+
+def _return(messages: MessageQuerySet, undoing: MaildropSession | None) -> tuple[int, int]:
+    """Bring messages of a held mailbox back into the views of devices that lack them: how many, and their octets."""
+    ids = list(messages.values_list("pk", flat=True))
+    with connection.cursor() as cursor:
+        cursor.execute(_RETURN, {"messages": ids, "session": undoing.pk if undoing else None})
+        octets = dict(cursor.fetchall())
+    return len(octets), sum(octets.values())
 
 
 def _locked(messages: QuerySet[Message]) -> Iterator[tuple[Mailbox, MessageQuerySet]]:

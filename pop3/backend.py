@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
@@ -142,7 +143,7 @@ class Conversation(Dialogue):
             return self._reply(self._session.resume(_told(_LOGIN_REFUSALS, refusal)))
         self._maildrop.on_end = self._ended
         self.established = True
-        return self._reply(self._session.resume(Opened(self._maildrop.listing)))
+        return self._reply(self._session.resume(Opened(self._maildrop.listing, _expire(self._maildrop.keep_time))))
 
     def _fetch(self, number: int, lines: int | None) -> Step:
         assert self._maildrop
@@ -233,6 +234,11 @@ def _told(refusals: Mapping[type[Exception], Refused], refusal: Exception) -> Re
     if isinstance(refusal, Suspended) and refusal.reason:
         return Refused(told.code, f"{told.text}: {replies.plain(refusal.reason)}")
     return told
+
+
+def _expire(keep_time: timedelta | None) -> str:
+    """How long a message may stay in the maildrop, in whole days (RFC 2449 section 6.7)."""
+    return "NEVER" if keep_time is None else str(keep_time.days)
 
 
 def _plaintext_allowed(policy: PlaintextPolicy, client: IPv4Address | IPv6Address | None) -> bool:

@@ -36,6 +36,7 @@ class MailboxValues(TypedDict, total=False):
     pop3_enabled: bool
     allowed_networks: Iterable[str]
     retention: timedelta | None
+    keep_time: timedelta | None
     language: str | None
 
 
@@ -256,6 +257,7 @@ def checked(wanted: dict[str, Any]) -> dict[str, Any]:
         "pop3_enabled": bool,
         "allowed_networks": values.networks,
         "retention": values.retention,
+        "keep_time": values.keep_time,
         "language": values.language,
     }
     return {field: check[field](value) for field, value in wanted.items()}

@@ -29,6 +29,7 @@ class TenantValues(TypedDict, total=False):
     external_id: str | None
     reseller: Reseller | None
     retention: timedelta | None
+    keep_time: timedelta | None
     admin_mailbox: Mailbox | None
 
 
@@ -90,12 +91,14 @@ def add_tenant(
     reseller: Reseller | None = None,
     external_id: str | None = None,
     retention: timedelta | None = None,
+    keep_time: timedelta | None = None,
 ) -> tuple[Tenant, bool]:
     """A tenant, called `name` or after its slug; an existing one stays as it is. Raises `BadValue`, `Taken`."""
     fields = {
         "name": values.name(name or values.slug(slug), of="tenant"),
         "external_id": values.external_id(external_id),
         "retention": values.retention(retention),
+        "keep_time": values.keep_time(keep_time),
     }
     with transaction.atomic():
         if found := Tenant.objects.filter(slug=values.slug(slug)).first():
@@ -123,6 +126,8 @@ def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> bool:
         wanted["external_id"] = values.external_id(wanted["external_id"])
     if "retention" in wanted:
         values.retention(wanted["retention"])
+    if "keep_time" in wanted:
+        values.keep_time(wanted["keep_time"])
     with transaction.atomic():
         if mailbox := wanted.get("admin_mailbox"):
             if mailbox.tenant_id != tenant.pk:

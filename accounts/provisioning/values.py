@@ -18,6 +18,8 @@ from accounts.provisioning.refusals import BadValue, Taken
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _MOST_OCTETS: Final = 2**63 - 1
 _LONGEST_RETENTION: Final = timedelta(days=36500)
+SHORTEST_KEEP_TIME: Final = timedelta(days=1)
+"""POP3 tells it in days, and before login the shortest that there can be (RFC 2449 section 6.7)."""
 _MOST_NETWORKS: Final = 100
 
 
@@ -84,6 +86,14 @@ def retention(time: timedelta | None) -> timedelta | None:
         raise BadValue(
             _("a retention is from 0 to %(days)s days") % {"days": _LONGEST_RETENTION.days}, field="retention"
         )
+    return time
+
+
+def keep_time(time: timedelta | None) -> timedelta | None:
+    """How long mail stays in a maildrop, or None. Raises `BadValue`."""
+    if time is not None and not SHORTEST_KEEP_TIME <= time <= _LONGEST_RETENTION:
+        limits = {"least": SHORTEST_KEEP_TIME.days, "most": _LONGEST_RETENTION.days}
+        raise BadValue(_("a keep-time is from %(least)s to %(most)s days") % limits, field="keep_time")
     return time
 
 

@@ -24,7 +24,7 @@ from mailhost import environment
 
 COLUMNS: Final = (
     "address", "password", "password_hash", "quota", "name", "external_id", "state", "state_reason", "pop3",
-    "allowed_networks", "retention",
+    "allowed_networks", "retention", "keep_time",
 )  # fmt: skip
 _USUAL: Final = ("address", "password", "quota")
 _SECRET: Final = ("password", "password_hash")
@@ -94,6 +94,7 @@ def _cells(mailbox: Mailbox, with_hashes: bool) -> dict[str, str]:
         "pop3": "on" if mailbox.pop3_enabled else "off",
         "allowed_networks": " ".join(mailbox.allowed_networks),
         "retention": _shown(mailbox.retention),
+        "keep_time": _shown(mailbox.keep_time),
         "password_hash": mailbox.user.password if with_hashes and mailbox.user.has_usable_password() else "",
     }
 
@@ -177,7 +178,7 @@ def _switch(text: str) -> bool:
         raise ValueError(_("must be on or off")) from None
 
 
-def _retention(text: str) -> timedelta | None:
+def _time(text: str) -> timedelta | None:
     try:
         return environment.duration(text) if text else None
     except ValueError:
@@ -191,14 +192,14 @@ def _retention(text: str) -> timedelta | None:
     return time
 
 
-def _shown(retention: timedelta | None) -> str:
-    if retention is None:
+def _shown(time: timedelta | None) -> str:
+    if time is None:
         return ""
-    seconds = retention.total_seconds()
+    seconds = time.total_seconds()
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds % length == 0:
             return f"{int(seconds // length)}{unit}"
-    return duration_string(retention)
+    return duration_string(time)
 
 
 _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
@@ -207,7 +208,8 @@ _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "external_id": ("external_id", lambda text: text or None),
     "pop3": ("pop3_enabled", _switch),
     "allowed_networks": ("allowed_networks", str.split),
-    "retention": ("retention", _retention),
+    "retention": ("retention", _time),
+    "keep_time": ("keep_time", _time),
 }
 """By column, the field of the mailbox, and how its value is read."""
 

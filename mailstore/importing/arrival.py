@@ -209,6 +209,7 @@ def _insert(mailbox: Mailbox, fresh: Sequence[Arrived], contents: list[Content])
                 message_id=look.message_id,
                 date=look.date,
                 delivered_at=date if _EARLIEST <= date <= now else now,
+                kept_since=now,
             )
         )
     Message.objects.bulk_create(messages)

@@ -65,8 +65,8 @@ def can_be_kept(unique_id: str, *, mailbox_id: int) -> bool:
     """Whether a message in that mailbox may keep it.
 
     It must be one (RFC 1939 section 7: 1 to 70 characters from 0x21 to 0x7E), and not read as one that the mailbox
-    itself gives, now or ever (`mailstore.models.unique_id`). The constraint `message_kept_unique_id_is_not_ours` says
-    the same.
+    itself gives, now or ever (`mailstore.models.unique_id`). The constraints `message_kept_unique_id_is_not_ours` and
+    `…_is_no_own_copys` say the same.
     """
-    ours = rf"{mailbox_id:x}\.[0-9a-f]+\.[0-9a-f]+"
+    ours = rf"{mailbox_id:x}(\.[0-9a-f]+){{2,3}}"
     return _KEEPABLE.fullmatch(unique_id) is not None and re.fullmatch(ours, unique_id) is None

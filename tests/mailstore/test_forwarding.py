@@ -140,7 +140,7 @@ def test_the_content_stays_until_it_is_sent_and_goes_then(acme: Customer, mta: M
         ledger=timedelta(days=1),
         listener_ttl=timedelta(minutes=1),
     )
-    assert purge(keep, orphans=True).messages == 1
+    assert purge(keep, thorough=True).messages == 1
     assert Content.objects.count() == 1
     assert send(mta) == Done(sent=1)
     assert not Content.objects.exists()

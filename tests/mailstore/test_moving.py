@@ -46,6 +46,7 @@ from mailstore.models import (
     ImportJob,
     MaildropSession,
     Message,
+    OwnCopy,
     PurgeForecast,
     Refusal,
 )
@@ -115,7 +116,9 @@ def of_everything(customer: Customer, staying: Mailbox) -> list[Mailbox]:
     rows.add_session(an, listener)
     rows.add_session(chi, listener, ended_at=timezone.now(), end="quit")
     of_mailbox: dict[str, Any] = {"tenant": tenant, "mailbox": an}
-    AppPassword.objects.create(**of_mailbox, name="Outlook", digest=b"1")
+    device = AppPassword.objects.create(**of_mailbox, name="Outlook", digest=b"1")
+    seen = Message.objects.in_maildrop(an)[0]
+    OwnCopy.objects.create(**of_mailbox, app_password=device, message=seen, removed_at=timezone.now())
     KnownNetwork.objects.create(**of_mailbox, network="192.0.2.0/24", last_login_at=timezone.now())
     ImportedItem.objects.create(**of_mailbox, digest=b"1")
     ImportJob.objects.create(**of_mailbox, source="imap")

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from accounts import app_passwords, limits, provisioning
 from accounts.database_roles import WORKER
-from accounts.models import AliasTarget, Domain, KnownNetwork, Mailbox, Tenant, User
+from accounts.models import AliasTarget, AppPassword, Domain, KnownNetwork, Mailbox, Tenant, User
 from mailstore import database, drift, presence, purging, retention
 from mailstore.delivery import CHUNK_OCTETS, Outcome
 from mailstore.models import (
@@ -36,6 +36,7 @@ from mailstore.models import (
     Listener,
     MaildropSession,
     Message,
+    OwnCopy,
     Refusal,
 )
 from mailstore.purging import Purged, Share, purge
@@ -367,7 +368,12 @@ def closed(customer: Customer, ago: timedelta) -> Mailbox:
     """A mailbox with all that a mailbox can have, closed some time ago."""
     mailbox = customer.add("leaver")
     provisioning.add_alias(f"alias@{customer.domain}", mailbox=mailbox)
-    _, expunged = fill(mailbox, "present", "expunged")
+    present, expunged = fill(mailbox, "present", "expunged")
+    device, _ = app_passwords.create(mailbox, name="Outlook", own_copy=True)
+    for message in (present, expunged):
+        OwnCopy.objects.create(
+            tenant=customer.tenant, mailbox=mailbox, app_password=device, message=message, fetched_at=timezone.now()
+        )
     retention.expunge(Message.objects.filter(pk=expunged.pk), by=mailbox.user)
     session(mailbox, listener())
     session(mailbox, listener(), ended=False)
@@ -383,7 +389,7 @@ def closed(customer: Customer, ago: timedelta) -> Mailbox:
 def everything_of(mailbox: Mailbox) -> list[int]:
     return [
         model.objects.filter(mailbox=mailbox.pk).count()
-        for model in (Message, MaildropSession, DeliveryLedger, KnownNetwork, AliasTarget)
+        for model in (Message, MaildropSession, DeliveryLedger, KnownNetwork, OwnCopy, AppPassword, AliasTarget)
     ] + [Mailbox.objects.filter(pk=mailbox.pk).count(), User.objects.filter(pk=mailbox.user_id).count()]
 
 
@@ -396,9 +402,9 @@ def test_a_closed_mailbox_goes_with_all_that_is_its_own(acme: Customer, globex: 
     assert purging.forecast(KEEP) == expected
     purged = purge(KEEP)
     assert (purged.tenants, purged.contents) == (expected, 2)
-    assert everything_of(mailbox) == [0, 0, 0, 0, 0, 0, 0]
+    assert everything_of(mailbox) == [0] * 9
     assert Tenant.objects.get(pk=acme.tenant.pk).admin_mailbox is None
-    assert everything_of(other) == [2, 2, 2, 1, 1, 1, 1]
+    assert everything_of(other) == [2, 2, 2, 1, 2, 1, 1, 1, 1]
     assert Message.objects.get(mailbox=acme.mailbox) == theirs
 
 
@@ -447,7 +453,7 @@ def test_nothing_of_a_closed_mailbox_goes_before_its_retention(acme: Customer) -
     mailbox = closed(acme, 15 * DAY)
     Mailbox.objects.filter(pk=mailbox.pk).update(retention=20 * DAY)
     assert purge(KEEP).tenants == {}
-    assert everything_of(mailbox) == [2, 2, 2, 1, 1, 1, 1]
+    assert everything_of(mailbox) == [2, 2, 2, 1, 2, 1, 1, 1, 1]
     Mailbox.objects.filter(pk=mailbox.pk).update(retention=14 * DAY)
     assert purge(KEEP).tenants["acme"].mailboxes == 1
 
@@ -496,7 +502,7 @@ def test_a_closed_mailbox_that_somebody_holds_is_left_for_the_next_time(acme: Cu
         assert Mailbox.objects.filter(pk=mailbox.pk).exists()
         assert list(drift.find()) == []
     purge(KEEP)
-    assert everything_of(mailbox) == [0, 0, 0, 0, 0, 0, 0]
+    assert everything_of(mailbox) == [0] * 9
 
 
 def test_a_mailbox_that_is_reopened_while_its_mail_goes_keeps_the_rest(acme: Customer) -> None:
@@ -593,11 +599,11 @@ def test_contents_that_nothing_has_are_collected_when_asked_for(acme: Customer) 
         ContentChunk.objects.create(tenant=acme.tenant, content=content, number=0, octets=b"abc")
     Content.objects.exclude(pk=new.pk).update(created_at=timezone.now() - timedelta(hours=25))
     assert purge(KEEP).contents == 0
-    assert purge(KEEP, orphans=True).contents == 1
+    assert purge(KEEP, thorough=True).contents == 1
     assert not Content.objects.filter(pk=old.pk).exists()
     assert Content.objects.filter(pk=new.pk).exists()
     age(Content, "created_at", 1 * DAY)
-    assert purge(KEEP, orphans=True).contents == 1
+    assert purge(KEEP, thorough=True).contents == 1
 
 
 # --- By hand -------------------------------------------------------------------------------------------------------

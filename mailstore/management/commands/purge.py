@@ -60,7 +60,7 @@ class Command(BaseCommand):
         try:
             with bar:
                 task = bar.add_task("Messages", total=total)
-                purging.purge(keep, batch=options["batch"], orphans=True, watch=watch)
+                purging.purge(keep, batch=options["batch"], thorough=True, watch=watch)
         except KeyboardInterrupt:
             self._tell(removed.tenants, "are gone")
             raise CommandError("interrupted; the rest goes with the next purge", returncode=130) from None

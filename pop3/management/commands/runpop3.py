@@ -7,6 +7,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.database_roles import LISTENER
+from accounts.provisioning.values import SHORTEST_KEEP_TIME
 from mailhost import tls
 from mailhost.lineserver import Config, ListenError, TLSError, TLSFiles, serve
 from mailstore.maildrop import Maildrops
@@ -31,7 +32,9 @@ class Command(BaseCommand):
             connections_per_address=1000,
         )
         terms = Terms(
-            session=SessionConfig(implementation="Mailhost", offers_stls=True),
+            session=SessionConfig(
+                implementation="Mailhost", offers_stls=True, expire=f"{SHORTEST_KEEP_TIME.days} USER"
+            ),
             plaintext=settings.MAILHOST_PLAINTEXT_AUTH,
             idle_seconds=settings.MAILHOST_POP3_IDLE.total_seconds(),
         )
