@@ -60,7 +60,7 @@ from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
 from accounts.zone import page as zone_page
 
-MAILBOX_PAGES: Final[list[tuple[str, str, str]]] = []
+MAILBOX_PAGES: Final[list[tuple[Any, str, str]]] = []
 """Lists that can be narrowed to one mailbox, to be linked from it (`links`). Other apps add theirs."""
 
 admin.site.unregister(Group)  # what somebody may do follows from his role
@@ -121,9 +121,9 @@ class Provisioned(Scoped):
 
     form = ProvisioningForm
     add_form: ClassVar[type[ProvisioningForm]]
-    ending: ClassVar[tuple[str, str]] = ("Remove", "Removed")
+    ending: ClassVar[tuple[Any, Any]] = (_("Remove"), _("Removed"))
     """What the end of a row is called: to be done, and done."""
-    meaning: ClassVar[str] = ""
+    meaning: ClassVar[Any] = ""
     """What it means."""
     delete_confirmation_template = "admin/accounts/end_confirmation.html"
     delete_selected_confirmation_template = "admin/accounts/end_selected_confirmation.html"
@@ -173,7 +173,11 @@ class Provisioned(Scoped):
     def get_actions(self, request: HttpRequest) -> Any:
         found = super().get_actions(request)
         if "delete_selected" in found:
-            found["delete_selected"] = (Provisioned._end_selected, "delete_selected", f"{self.ending[0]} these")  # type: ignore[assignment] # it may answer
+            found["delete_selected"] = (
+                Provisioned._end_selected,
+                "delete_selected",
+                gettext("%(end)s these") % {"end": self.ending[0]},
+            )  # type: ignore[assignment] # it may answer
         return found
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
@@ -211,11 +215,15 @@ class Provisioned(Scoped):
                 with transaction.atomic():
                     change(row)
             except REFUSALS as refusal:
-                self.message_user(request, f"Left as it was, {row}: {refusal}.", messages.WARNING)
+                self.message_user(
+                    request,
+                    gettext("Left as it was, %(row)s: %(refusal)s.") % {"row": row, "refusal": refusal},
+                    messages.WARNING,
+                )
                 continue
             self.log_change(request, row, f"{said.capitalize()}.")
             done += 1
-        self.message_user(request, f"Now {said}: {done}.", messages.SUCCESS)
+        self.message_user(request, gettext("Now %(said)s: %(done)s.") % {"said": said, "done": done}, messages.SUCCESS)
 
 
 class QuotaField(forms.Field):
@@ -224,7 +232,7 @@ class QuotaField(forms.Field):
     widget = forms.TextInput
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"required": False, "help_text": "Such as 500M or 1G. Empty: no limit.", **options})
+        super().__init__(**{"required": False, "help_text": _("Such as 500M or 1G. Empty: no limit."), **options})
 
     def prepare_value(self, value: Any) -> Any:
         return quotas.exact(value) if isinstance(value, int) else value
@@ -249,9 +257,9 @@ class WordsField(forms.CharField):
         return str(super().clean(value)).replace(",", " ").split()
 
 
-def _password_field(help_text: str) -> forms.CharField:
+def _password_field(help_text: Any) -> forms.CharField:
     return forms.CharField(
-        label="Password",
+        label=_("Password"),
         required=False,
         strip=False,
         help_text=help_text,
@@ -269,17 +277,17 @@ def _visible_domain(address: str, request: HttpRequest) -> Domain:
     host = addresses.split(address)[1]
     domain: Domain | None = Domain.objects.visible_to(request.user).filter(name=host).first()
     if domain is None:
-        raise UnknownDomain(f"{host} is not hosted here")
+        raise UnknownDomain(gettext("%(host)s is not hosted here") % {"host": host})
     return domain
 
 
 class _Limited(ProvisioningForm):
     """A form of what has limits."""
 
-    max_domains = forms.IntegerField(required=False, min_value=0, help_text="Empty: no limit.")
-    max_mailboxes = forms.IntegerField(required=False, min_value=0, help_text="Empty: no limit.")
-    max_aliases = forms.IntegerField(required=False, min_value=0, help_text="Empty: no limit.")
-    max_octets = QuotaField(label="Max octets", help_text="Of all its mail together: 500M, 1G. Empty: no limit.")
+    max_domains = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
+    max_mailboxes = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
+    max_aliases = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
+    max_octets = QuotaField(label=_("Max octets"), help_text=_("Of all its mail together: 500M, 1G. Empty: no limit."))
     fields_for: ClassVar = {"limits": limits.FIELDS}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -306,20 +314,27 @@ class _LimitedPage(Provisioned):
         """The limits, for whoever may set them."""
         return self.limited if self.may(request, "limits") else ()
 
-    @admin.display(description="has, of what it may have")
+    @admin.display(description=_("has, of what it may have"))
     def has(self, target: Any) -> str:
         allowance = limits.of(target)
         found = []
-        for model in (Domain, Mailbox, Alias):
-            one, many = str(model._meta.verbose_name), str(model._meta.verbose_name_plural)
-            if f"max_{many}" not in self.limited:
-                continue
-            has, most = getattr(allowance, many), getattr(allowance, f"max_{many}")
-            what = one if (has if most is None else most) == 1 else many
-            found.append(limits.told(f"{has:,}", None if most is None else f"{most:,}", f" {what}"))
+        for what in ("domains", "mailboxes", "aliases"):
+            if f"max_{what}" in self.limited:
+                has, most = getattr(allowance, what), getattr(allowance, f"max_{what}")
+                found.append(
+                    limits.told(limits.so_many(what, has), None)
+                    if most is None
+                    else limits.told(f"{has:,}", limits.so_many(what, most))
+                )
         used, room = quotas.rounded(limits.used_octets(target)), allowance.max_octets
-        found.append(limits.told(used, None if room is None else quotas.exact(room), " octets"))
+        found.append(
+            limits.told(_octets(used), None) if room is None else limits.told(used, _octets(quotas.exact(room)))
+        )
         return "; ".join(found)
+
+
+def _octets(size: str) -> str:
+    return gettext("%(size)s octets") % {"size": size}
 
 
 # --- Resellers, tenants and domains --------------------------------------------------------------------------------
@@ -334,7 +349,7 @@ class ResellerAddForm(ProvisioningForm):
         values = dict(self.cleaned_data)
         reseller, added = provisioning.add_reseller(values.pop("slug"), **values)
         if not added:
-            raise provisioning.Taken(f"there is a reseller {reseller} already")
+            raise provisioning.Taken(gettext("there is a reseller %(reseller)s already") % {"reseller": reseller})
         return reseller
 
 
@@ -383,7 +398,7 @@ class TenantAddForm(ProvisioningForm):
             values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
         tenant, added = provisioning.add_tenant(values.pop("slug"), **values)
         if not added:
-            raise provisioning.Taken(f"there is a tenant {tenant} already")
+            raise provisioning.Taken(gettext("there is a tenant %(tenant)s already") % {"tenant": tenant})
         return tenant
 
 
@@ -409,8 +424,8 @@ class TenantAdmin(_LimitedPage):
     """Tenants, who own domains."""
 
     resource = "tenants"
-    ending = ("Close", "Closed")
-    meaning = "Its domains and mailboxes are closed, its people cannot sign in, and it goes when its mail is purged."
+    ending = (_("Close"), _("Closed"))
+    meaning = _("Its domains and mailboxes are closed, its people cannot sign in, and it goes when its mail is purged.")
     form = TenantForm
     add_form = TenantAddForm
     list_display = ("slug", "name", "reseller", "admin_mailbox", "retention", "created_at", "closed_at", "pages")
@@ -440,12 +455,12 @@ class TenantAdmin(_LimitedPage):
     def end(self, row: Any) -> None:
         provisioning.close_tenant(row)
 
-    @admin.display(description="what it has")
+    @admin.display(description=_("what it has"))
     def pages(self, tenant: Tenant) -> str:
         return links(
             tenant.pk,
-            ("Domains", "admin:accounts_domain_changelist", "tenant__id__exact"),
-            ("Mailboxes", "admin:accounts_mailbox_changelist", "tenant__id__exact"),
+            (gettext("Domains"), "admin:accounts_domain_changelist", "tenant__id__exact"),
+            (gettext("Mailboxes"), "admin:accounts_mailbox_changelist", "tenant__id__exact"),
         )
 
 
@@ -453,14 +468,14 @@ class DomainAddForm(ProvisioningForm):
     class Meta:
         model = Domain
         fields = ("tenant", "name", "external_id", "alias_of", "subaddress")
-        help_texts: ClassVar = {"name": "Such as example.test."}
+        help_texts: ClassVar = {"name": _("Such as example.test.")}
 
     def write(self) -> Domain:
         values = dict(self.cleaned_data)
         values["subaddress"] = values["subaddress"] or None
         domain, added = provisioning.add_domain(values.pop("name"), **values)
         if not added:
-            raise provisioning.DomainTaken(f"{domain} is hosted here already")
+            raise provisioning.DomainTaken(gettext("%(domain)s is hosted here already") % {"domain": domain})
         return domain
 
 
@@ -511,8 +526,8 @@ class DomainAdmin(_LimitedPage):
     """Domains of tenants."""
 
     resource = "domains"
-    ending = ("Close", "Closed")
-    meaning = "Its mailboxes are closed, its aliases removed, and nothing of it takes mail. It can be reopened."
+    ending = (_("Close"), _("Closed"))
+    meaning = _("Its mailboxes are closed, its aliases removed, and nothing of it takes mail. It can be reopened.")
     limited = ("max_mailboxes", "max_aliases", "max_octets")
     form = DomainForm
     add_form = DomainAddForm
@@ -555,13 +570,13 @@ class DomainAdmin(_LimitedPage):
     def end(self, row: Any) -> None:
         provisioning.close_domain(row)
 
-    @admin.action(permissions=["delete"], description="Reopen")
+    @admin.action(permissions=["delete"], description=_("Reopen"))
     def reopen(self, request: HttpRequest, queryset: QuerySet[Domain]) -> None:
-        self.each(request, queryset, provisioning.reopen_domain, "open")
+        self.each(request, queryset, provisioning.reopen_domain, gettext("open"))
 
-    @admin.display(description="state", ordering="state")
+    @admin.display(description=_("state"), ordering="state")
     def shown_state(self, domain: Domain) -> str:
-        return "Closed" if domain.closed_at else domain.get_state_display()
+        return gettext("Closed") if domain.closed_at else domain.get_state_display()
 
     @admin.display(description=_("DNS"))
     def dns_page(self, domain: Domain) -> str:
@@ -571,7 +586,7 @@ class DomainAdmin(_LimitedPage):
             '<a href="{}">{}</a>', reverse("admin:accounts_domain_dns", args=[domain.pk]), gettext("Records")
         )
 
-    @admin.display(description="TXT record that shows whose it is")
+    @admin.display(description=_("TXT record that shows whose it is"))
     def record(self, domain: Domain) -> str:
         name, text = verification.record(domain)
         return f"{name} {text}"
@@ -581,15 +596,15 @@ class DomainAdmin(_LimitedPage):
 
 
 class UserAddForm(ProvisioningForm):
-    password = _password_field("Empty: nobody can sign in until one is set.")
-    domains = WordsField(help_text="For a domain admin: what he looks after, separated by blanks.")
+    password = _password_field(_("Empty: nobody can sign in until one is set."))
+    domains = WordsField(help_text=_("For a domain admin: what he looks after, separated by blanks."))
 
     class Meta:
         model = User
         fields = ("email", "role", "tenant", "reseller")
         help_texts: ClassVar = {
-            "email": "An address, which needs no mailbox here.",
-            "tenant": "Whose staff it is.",
+            "email": _("An address, which needs no mailbox here."),
+            "tenant": _("Whose staff it is."),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -620,14 +635,14 @@ class UserAddForm(ProvisioningForm):
 
 
 class UserForm(ProvisioningForm):
-    password = _password_field("Empty: it stays as it is.")
-    domains = WordsField(help_text="What a domain admin looks after, separated by blanks.")
+    password = _password_field(_("Empty: it stays as it is."))
+    domains = WordsField(help_text=_("What a domain admin looks after, separated by blanks."))
     fields_for: ClassVar = {"password": ("password",)}
 
     class Meta:
         model = User
         fields = ("role", "is_active", "is_staff")
-        help_texts: ClassVar = {"role": "Of the owner of a mailbox; others keep theirs."}
+        help_texts: ClassVar = {"role": _("Of the owner of a mailbox; others keep theirs.")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         names = list(kwargs["instance"].domains.values_list("name", flat=True))
@@ -644,12 +659,14 @@ class UserForm(ProvisioningForm):
         active, staff = values["is_active"], values["is_staff"]
         role = values.get("role", before.role)
         if user == self.request.user and not (active and staff and role == before.role):
-            raise provisioning.Refused("nobody can lock himself out")
+            raise provisioning.Refused(gettext("nobody can lock himself out"))
         if role != before.role:
             provisioning.set_role(before, role)
             staff = before.is_staff
         elif role == Role.MEMBER and staff:
-            raise provisioning.BadValue("the owner of a mailbox uses the admin only with another role", field="role")
+            raise provisioning.BadValue(
+                gettext("the owner of a mailbox uses the admin only with another role"), field="role"
+            )
         domains = _visible_domains(values["domains"], self.request) if "domains" in values else None
         provisioning.change_login(before, is_active=active, is_staff=staff, domains=domains)
         if values.get("password"):
@@ -698,14 +715,14 @@ class UserAdmin(Provisioned):
 
     def end(self, row: Any) -> None:
         if principals.acting().user_id == row.pk:
-            raise provisioning.Refused("nobody can lock himself out")
+            raise provisioning.Refused(gettext("nobody can lock himself out"))
         provisioning.remove_login(row)
 
-    @admin.display(description="domains")
+    @admin.display(description=_("domains"))
     def shown_domains(self, user: User) -> str:
         return ", ".join(user.domains.values_list("name", flat=True))
 
-    @admin.display(description="role")
+    @admin.display(description=_("role"))
     def shown_role(self, user: User) -> str:
         return user.get_role_display()
 
@@ -724,16 +741,16 @@ def _is_host_wide(request: HttpRequest) -> bool:
 
 
 class MailboxAddForm(ProvisioningForm):
-    password = _password_field("Empty: nobody can sign in until one is set.")
-    quota_octets = QuotaField(label="Quota")
+    password = _password_field(_("Empty: nobody can sign in until one is set."))
+    quota_octets = QuotaField(label=_("Quota"))
     release = forms.BooleanField(
-        required=False, help_text="Give the address away although it is in quarantine after a closed mailbox."
+        required=False, help_text=_("Give the address away although it is in quarantine after a closed mailbox.")
     )
 
     class Meta:
         model = Mailbox
         fields = ("address", "name", "external_id")
-        help_texts: ClassVar = {"address": "In a domain that is hosted here."}
+        help_texts: ClassVar = {"address": _("In a domain that is hosted here.")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["initial"] = {"quota_octets": settings.MAILHOST_DEFAULT_QUOTA} | (kwargs.get("initial") or {})
@@ -748,16 +765,17 @@ class MailboxAddForm(ProvisioningForm):
             **self.given("quota_octets", "release", "name", "external_id"),
         )
         if not added:
-            raise provisioning.AddressTaken(f"there is a mailbox {mailbox} already")
+            raise provisioning.AddressTaken(gettext("there is a mailbox %(mailbox)s already") % {"mailbox": mailbox})
         return mailbox
 
 
 class MailboxForm(ProvisioningForm):
     new_address = forms.CharField(
-        required=False, help_text="In any domain of its tenant; the old address stays as an alias. Empty: no other."
+        required=False,
+        help_text=_("In any domain of its tenant; the old address stays as an alias. Empty: no other."),
     )
-    password = _password_field("Empty: it stays as it is.")
-    quota_octets = QuotaField(label="Quota")
+    password = _password_field(_("Empty: it stays as it is."))
+    quota_octets = QuotaField(label=_("Quota"))
     fields_for: ClassVar = {"password": ("password",), "hold": ("legal_hold",)}
 
     class Meta:
@@ -794,11 +812,11 @@ class _QuotaForm(forms.Form):
 
 
 class StateFilter(admin.SimpleListFilter):
-    title = "state"
+    title = _("state")
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*((state.value, state.label.capitalize()) for state in Mailbox.State), ("closed", "Closed")]
+        return [*((state.value, state.label.capitalize()) for state in Mailbox.State), ("closed", gettext("Closed"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
@@ -812,8 +830,8 @@ class MailboxAdmin(Importing, Provisioned):
     """Mailboxes, with what they are used for."""
 
     resource = "mailboxes"
-    ending = ("Close", "Closed")
-    meaning = (
+    ending = (_("Close"), _("Closed"))
+    meaning = _(
         "From then on it takes no mail and nobody can sign in. It is purged with its mail after the retention; until "
         "then nobody else can have the address, and it can be reopened."
     )
@@ -826,7 +844,7 @@ class MailboxAdmin(Importing, Provisioned):
     list_select_related = ("tenant",)
     ordering = ("address", "pk")
     search_fields = ("address__startswith",)
-    search_help_text = "The beginning of an address or of an alias, or @ and a domain."
+    search_help_text = _("The beginning of an address or of an alias, or @ and a domain.")
     actions = ("suspend", "resume", "set_quota", "reopen", "export_chosen", "delete_selected")
     row_pages: ClassVar[list[RowPage]] = []
 
@@ -845,11 +863,11 @@ class MailboxAdmin(Importing, Provisioned):
         return [
             (None, {"fields": ("address", "name", "external_id", "tenant", "aliases", "pages")}),
             (
-                "Use",
+                gettext("Use"),
                 {"fields": ("shown_state", "used", "message_count", "last_login_at", "last_login_address")},
             ),
             (
-                "Settings",
+                gettext("Settings"),
                 {
                     "fields": (
                         *(("new_address", "password") if changing else ()),
@@ -863,7 +881,7 @@ class MailboxAdmin(Importing, Provisioned):
                     )
                 },
             ),
-            ("Life", {"fields": ("created_at", "closed_at")}),
+            (gettext("Life"), {"fields": ("created_at", "closed_at")}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -886,7 +904,7 @@ class MailboxAdmin(Importing, Provisioned):
 
     def end(self, row: Any) -> None:
         if row.closed_at:
-            raise UnknownMailbox("it is closed")
+            raise UnknownMailbox(gettext("it is closed"))
         provisioning.close_mailbox(row)
 
     @admin.action(permissions=["change"], description=_("Suspend: no mail in or out until resumed"))
@@ -976,27 +994,27 @@ class MailboxAdmin(Importing, Provisioned):
     def write_sheet(self, rows: Any) -> Any:
         return mailbox_sheets.write(rows)
 
-    @admin.display(description="state", ordering="state")
+    @admin.display(description=_("state"), ordering="state")
     def shown_state(self, mailbox: Mailbox) -> str:
-        return "Closed" if mailbox.closed_at else mailbox.get_state_display()
+        return gettext("Closed") if mailbox.closed_at else mailbox.get_state_display()
 
-    @admin.display(description="legal hold", boolean=True)
+    @admin.display(description=_("legal hold"), boolean=True)
     def shown_hold(self, mailbox: Mailbox) -> bool:
         return mailbox.legal_hold
 
-    @admin.display(description="used", ordering="used_octets")
+    @admin.display(description=_("used"), ordering="used_octets")
     def used(self, mailbox: Mailbox) -> str:
         return quotas.rounded(mailbox.used_octets)
 
-    @admin.display(description="quota", ordering="quota_octets")
+    @admin.display(description=_("quota"), ordering="quota_octets")
     def quota(self, mailbox: Mailbox) -> str:
         return quotas.rounded(mailbox.quota_octets)
 
-    @admin.display(description="aliases")
+    @admin.display(description=_("aliases"))
     def aliases(self, mailbox: Mailbox) -> str:
-        return ", ".join(map(str, Alias.objects.filter(targets__mailbox=mailbox)[:100])) or "none"
+        return ", ".join(map(str, Alias.objects.filter(targets__mailbox=mailbox)[:100])) or gettext("none")
 
-    @admin.display(description="pages")
+    @admin.display(description=_("pages"))
     def pages(self, mailbox: Mailbox) -> str:
         return links(mailbox.pk, *MAILBOX_PAGES)
 
@@ -1004,16 +1022,16 @@ class MailboxAdmin(Importing, Provisioned):
 class AliasForm(ProvisioningForm):
     targets = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 5}),
-        help_text="Where its mail goes: mailboxes of the same tenant, and addresses outside; one in each line.",
+        help_text=_("Where its mail goes: mailboxes of the same tenant, and addresses outside; one in each line."),
     )
     release = forms.BooleanField(
-        required=False, help_text="Give the address away although it is in quarantine after a closed mailbox."
+        required=False, help_text=_("Give the address away although it is in quarantine after a closed mailbox.")
     )
 
     class Meta:
         model = Alias
         fields = ("address", "expires_at")
-        help_texts: ClassVar = {"address": "Or @ and the domain, for what no other address of it takes."}
+        help_texts: ClassVar = {"address": _("Or @ and the domain, for what no other address of it takes.")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if alias := kwargs.get("instance"):
@@ -1025,8 +1043,8 @@ class AliasForm(ProvisioningForm):
         mailboxes, outside = self._targets()
         domain = _visible_domain(addresses.alias(address), self.request)
         if self.instance.pk is None and Alias.objects.filter(address=addresses.alias(address)).exists():
-            raise provisioning.AddressTaken(f"there is an alias {address} already")
-        alias, _ = provisioning.set_alias(
+            raise provisioning.AddressTaken(gettext("there is an alias %(address)s already") % {"address": address})
+        alias, _is_new = provisioning.set_alias(
             address,
             tenant_id=domain.tenant_id,
             mailboxes=mailboxes,
@@ -1087,10 +1105,12 @@ class AliasAdmin(Importing, Provisioned):
     def write_sheet(self, rows: Any) -> Any:
         return alias_sheets.write(rows)
 
-    @admin.display(description="targets")
+    @admin.display(description=_("targets"))
     def shown_targets(self, alias: Alias) -> str:
         names = sorted(str(target) for target in alias.targets.all())
-        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        return ", ".join(names[:5]) + (
+            gettext(" and %(number)s more") % {"number": len(names) - 5} if len(names) > 5 else ""
+        )
 
 
 # --- What devices and programs sign in with ------------------------------------------------------------------------
@@ -1098,7 +1118,7 @@ class AliasAdmin(Importing, Provisioned):
 
 class AppPasswordAddForm(ProvisioningForm):
     scopes = forms.MultipleChoiceField(choices=AppPassword.Scope.choices, initial=[AppPassword.Scope.POP3])
-    allowed_networks = WordsField(help_text="Where it may be used from, such as 192.0.2.0/24. Empty: anywhere.")
+    allowed_networks = WordsField(help_text=_("Where it may be used from, such as 192.0.2.0/24. Empty: anywhere."))
 
     class Meta:
         model = AppPassword
@@ -1107,15 +1127,15 @@ class AppPasswordAddForm(ProvisioningForm):
     def write(self) -> AppPassword:
         values = dict(self.cleaned_data)
         made, text = app_passwords.create(values.pop("mailbox"), **values)
-        self.shown_once = ("App password", text)
+        self.shown_once = (gettext("App password"), text)
         return made
 
 
 class _Revocable(Provisioned):
     """A page of what can only be made, and revoked."""
 
-    ending = ("Revoke", "Revoked")
-    meaning = "Nothing can sign in with it any more."
+    ending = (_("Revoke"), _("Revoked"))
+    meaning = _("Nothing can sign in with it any more.")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -1150,16 +1170,16 @@ class AppPasswordAdmin(_Revocable):
         app_passwords.revoke(row)
 
 
-MAILBOX_PAGES.append(("App passwords", "admin:accounts_apppassword_changelist", "mailbox__id__exact"))
+MAILBOX_PAGES.append((_("App passwords"), "admin:accounts_apppassword_changelist", "mailbox__id__exact"))
 
 
 class ApiTokenAddForm(ProvisioningForm):
-    domains = WordsField(help_text="Of a domain admin, separated by blanks.")
-    scopes = WordsField(help_text="Such as mailboxes:read mailboxes:write.")
+    domains = WordsField(help_text=_("Of a domain admin, separated by blanks."))
+    scopes = WordsField(help_text=_("Such as mailboxes:read mailboxes:write."))
     everything = forms.BooleanField(
-        required=False, label="Everything that its role may", help_text="Instead of scopes."
+        required=False, label=_("Everything that its role may"), help_text=_("Instead of scopes.")
     )
-    allowed_networks = WordsField(help_text="Where it may be used from, such as 192.0.2.0/24. Empty: anywhere.")
+    allowed_networks = WordsField(help_text=_("Where it may be used from, such as 192.0.2.0/24. Empty: anywhere."))
 
     class Meta:
         model = ApiToken
@@ -1174,17 +1194,17 @@ class ApiTokenAddForm(ProvisioningForm):
         values = dict(self.cleaned_data)
         if values.pop("everything"):
             if values["scopes"]:
-                raise provisioning.BadValue("name scopes or choose everything, not both", field="scopes")
+                raise provisioning.BadValue(gettext("name scopes or choose everything, not both"), field="scopes")
             values["scopes"] = permissions.scopes_of(values["role"])
         elif not values["scopes"]:
-            raise provisioning.BadValue("name scopes, or choose everything that the role may", field="scopes")
+            raise provisioning.BadValue(gettext("name scopes, or choose everything that the role may"), field="scopes")
         if self.principal.tenant_id is not None:
             values["tenant"] = Tenant.objects.get(pk=self.principal.tenant_id)
         elif self.principal.reseller_id is not None and values["role"] == Role.RESELLER:
             values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
         values["domains"] = _visible_domains(values["domains"], self.request)
         token, text = tokens.make(by=self.principal, **values)
-        self.shown_once = ("API token", text)
+        self.shown_once = (gettext("API token"), text)
         return token
 
 
@@ -1220,7 +1240,7 @@ class ApiTokenAdmin(_Revocable):
     def end(self, row: Any) -> None:
         tokens.revoke(row)
 
-    @admin.display(description="domains")
+    @admin.display(description=_("domains"))
     def shown_domains(self, token: ApiToken) -> str:
         return ", ".join(token.domains.values_list("name", flat=True))
 
@@ -1230,7 +1250,7 @@ class ApiTokenAdmin(_Revocable):
 
 class WebhookAddForm(ProvisioningForm):
     events = forms.MultipleChoiceField(
-        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text="None: all."
+        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text=_("None: all.")
     )
 
     class Meta:
@@ -1244,15 +1264,15 @@ class WebhookAddForm(ProvisioningForm):
         elif self.principal.reseller_id is not None and values.get("tenant") is None:
             values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
         if values.get("tenant") and values.get("reseller"):
-            raise provisioning.BadValue("a webhook is of a tenant or of a reseller, not of both")
+            raise provisioning.BadValue(gettext("a webhook is of a tenant or of a reseller, not of both"))
         webhook, secret = webhooks.add(values.pop("url"), **values, allow_private=settings.MAILHOST_PRIVATE_TARGETS)
-        self.shown_once = ("Secret of the webhook", secret)
+        self.shown_once = (gettext("Secret of the webhook"), secret)
         return webhook
 
 
 class WebhookForm(ProvisioningForm):
     events = forms.MultipleChoiceField(
-        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text="None: all."
+        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text=_("None: all.")
     )
 
     class Meta:
@@ -1270,7 +1290,7 @@ class WebhookAdmin(Provisioned):
     """Where events are sent to. The secret of each is shown once."""
 
     resource = "webhooks"
-    meaning = "Nothing is sent there any more, also nothing that is on its way."
+    meaning = _("Nothing is sent there any more, also nothing that is on its way.")
     form = WebhookForm
     add_form = WebhookAddForm
     list_display = ("url", "tenant", "reseller", "enabled", "created_at", "pages")
@@ -1293,17 +1313,19 @@ class WebhookAdmin(Provisioned):
     def end(self, row: Any) -> None:
         webhooks.remove(row)
 
-    @admin.action(permissions=["change"], description="Give it a new secret; the old one signs, too")
+    @admin.action(permissions=["change"], description=_("Give it a new secret; the old one signs, too"))
     def rotate(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
         found = list(queryset[:2])
         if len(found) != 1:
-            self.message_user(request, "Choose one webhook.", messages.WARNING)
+            self.message_user(request, gettext("Choose one webhook."), messages.WARNING)
             return None
-        return self.once(request, found[0], "Secret of the webhook", webhooks.rotate_secret(found[0]))
+        return self.once(request, found[0], gettext("Secret of the webhook"), webhooks.rotate_secret(found[0]))
 
-    @admin.display(description="pages")
+    @admin.display(description=_("pages"))
     def pages(self, webhook: Webhook) -> str:
-        return links(webhook.pk, ("Deliveries", "admin:accounts_webhookdelivery_changelist", "webhook__id__exact"))
+        return links(
+            webhook.pk, (gettext("Deliveries"), "admin:accounts_webhookdelivery_changelist", "webhook__id__exact")
+        )
 
 
 @admin.register(WebhookDelivery)
@@ -1333,12 +1355,12 @@ class WebhookDeliveryAdmin(ReadOnly):
         """For the action."""
         return self.may(request, "replay")
 
-    @admin.action(permissions=["replay"], description="Send again")
+    @admin.action(permissions=["replay"], description=_("Send again"))
     def replay(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
         sent = webhooks.replay(queryset.select_related(None).order_by())
-        self.message_user(request, f"To be sent again: {sent}.", messages.SUCCESS)
+        self.message_user(request, gettext("To be sent again: %(sent)s.") % {"sent": sent}, messages.SUCCESS)
 
-    @admin.display(description="event")
+    @admin.display(description=_("event"))
     def kind(self, delivery: WebhookDelivery) -> str:
         return delivery.event.kind
 
@@ -1346,12 +1368,12 @@ class WebhookDeliveryAdmin(ReadOnly):
 class ActorRoleFilter(admin.SimpleListFilter):
     """By what they were who did it. Django's own would read the whole table for what there is to choose."""
 
-    title = "role"
+    title = _("role")
     parameter_name = "role"
     _NOBODY = "none"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*((role.value, role.label) for role in Role), (self._NOBODY, "manage.py / system")]
+        return [*((role.value, role.label) for role in Role), (self._NOBODY, gettext("manage.py / system"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
@@ -1369,7 +1391,7 @@ class AuditEventAdmin(ReadOnly):
     sortable_by = ()
     ordering = ("-pk",)
     search_fields = ("action__startswith", "target__startswith")
-    search_help_text = "The beginning of an action, such as mailbox., or of a name."
+    search_help_text = _("The beginning of an action, such as mailbox., or of a name.")
     narrowed_by = (
         "mailbox_id__exact", "domain_id__exact", "tenant_id__exact", "user_id__exact", "token_id__exact",
         "target_kind__exact", "target_id__exact",
@@ -1410,17 +1432,19 @@ class AuditEventAdmin(ReadOnly):
                 view = f"admin:{page.opts.app_label}_{page.opts.model_name}_change"
                 pages |= {(str(page.opts.model_name), key): reverse(view, args=[quote(key)]) for key in there}
 
-    @admin.display(description="target")
+    @admin.display(description=_("target"))
     def shown_target(self, event: Any) -> str:
         text = f"{event.target_kind} {event.target or event.target_id or ''}"
         return _linked(text, event.pages.get((event.target_kind, event.target_id)))
 
-    @admin.display(description="who")
+    @admin.display(description=_("who"))
     def actor(self, event: Any) -> str:
         if event.token_id:
-            return _linked(f"token {event.token_id}", event.pages.get(("apitoken", event.token_id)))
+            return _linked(
+                gettext("token %(id)s") % {"id": event.token_id}, event.pages.get(("apitoken", event.token_id))
+            )
         if event.user_id:
-            return _linked(f"user {event.user_id}", event.pages.get(("user", event.user_id)))
+            return _linked(gettext("user %(id)s") % {"id": event.user_id}, event.pages.get(("user", event.user_id)))
         return str(event.get_through_display())
 
 
@@ -1454,11 +1478,13 @@ class FailedLoginAdmin(ReadOnly):
             return str(found)
         if failed.address:
             return failed.address
-        return str(_("others of %(domain)s") % {"domain": failed.domain} if failed.domain else _("others"))
+        return str(gettext("others of %(domain)s") % {"domain": failed.domain} if failed.domain else gettext("others"))
 
     @admin.display(description=_("from"))
     def whence(self, failed: FailedLogin) -> str:
-        return failed.client_address or str(_("this machine") if failed.network == "local" else _("several networks"))
+        return failed.client_address or str(
+            gettext("this machine") if failed.network == "local" else gettext("several networks")
+        )
 
     @admin.display(description=_("device"))
     def device(self, failed: FailedLogin) -> str:
@@ -1467,4 +1493,4 @@ class FailedLoginAdmin(ReadOnly):
 
 
 MAILBOX_PAGES.append(("Failed logins", "admin:accounts_failedlogin_changelist", "mailbox__id__exact"))
-MAILBOX_PAGES.append(("Audit", "admin:accounts_auditevent_changelist", "mailbox_id__exact"))
+MAILBOX_PAGES.append((_("Audit"), "admin:accounts_auditevent_changelist", "mailbox_id__exact"))

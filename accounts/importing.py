@@ -31,8 +31,10 @@ _SHOWN: Final = 500  # problems
 
 
 class SheetForm(forms.Form):
-    file = forms.FileField(required=False, help_text="UTF-8, at most 1 MB. Larger ones: with manage.py, or the API.")
-    update = forms.BooleanField(required=False, help_text="Also give those that exist what their lines say.")
+    file = forms.FileField(
+        required=False, help_text=_lazy("UTF-8, at most 1 MB. Larger ones: with manage.py, or the API.")
+    )
+    update = forms.BooleanField(required=False, help_text=_lazy("Also give those that exist what their lines say."))
     content = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
@@ -128,7 +130,7 @@ class Importing(Scoped):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": f"Import {self.opts.verbose_name_plural}",
+            "title": _("Import %(names)s") % {"names": self.opts.verbose_name_plural},
             "form": form,
             "report": report,
             "problems": report.problems[:_SHOWN] if report else (),
@@ -140,8 +142,9 @@ class Importing(Scoped):
         return response
 
     def _carry_out(self, request: HttpRequest, report: Report) -> HttpResponse:
-        counts = f"{report.created} added, {report.changed} changed, {report.unchanged} left as they are."
-        self.message_user(request, f"Imported: {counts}", messages.SUCCESS)
+        text = _("Imported: %(created)s added, %(changed)s changed, %(unchanged)s left as they are.")
+        counts = {"created": report.created, "changed": report.changed, "unchanged": report.unchanged}
+        self.message_user(request, text % counts, messages.SUCCESS)
         return self.to_list()
 
 

@@ -32,11 +32,22 @@ def of(target: Reseller | Tenant | Domain) -> Allowance:
     return found
 
 
-def told(has: str, most: str | None, what: str = "") -> str:
-    """How much it has, of how much it may have; `what` follows the number."""
+def told(has: str, most: str | None) -> str:
+    """How much it has, of how much it may have."""
     if most is None:
-        return _("%(has)s, no limit") % {"has": has + what}
-    return _("%(has)s of %(most)s") % {"has": has, "most": most + what}
+        return _("%(has)s, no limit") % {"has": has}
+    return _("%(has)s of %(most)s") % {"has": has, "most": most}
+
+
+def so_many(what: str, number: int) -> str:
+    """A number of `domains`, `mailboxes`, `aliases` or `octets`, as people read it."""
+    named = {
+        "domains": ngettext("%(number)s domain", "%(number)s domains", number),
+        "mailboxes": ngettext("%(number)s mailbox", "%(number)s mailboxes", number),
+        "aliases": ngettext("%(number)s alias", "%(number)s aliases", number),
+        "octets": ngettext("%(number)s octet", "%(number)s octets", number),
+    }
+    return named[what] % {"number": f"{number:,}"}
 
 
 def open_for(target: Reseller | Tenant | Domain) -> None:
@@ -173,26 +184,16 @@ def is_over_quota(error: DatabaseError) -> bool:
 
 def _full(whose: str, what: str, most: int) -> str:
     text = ngettext("%(whose)s may have %(what)s, and has it", "%(whose)s may have %(what)s, and has them", most)
-    return text % {"whose": _whose(whose), "what": _so_many(what, most)}
+    return text % {"whose": _whose(whose), "what": so_many(what, most)}
 
 
 def _too_many(whose: str, what: str, most: int, counted: int) -> str:
     text = _("%(whose)s may have %(what)s, and would have %(counted)s")
-    return text % {"whose": _whose(whose), "what": _so_many(what, most), "counted": counted}
+    return text % {"whose": _whose(whose), "what": so_many(what, most), "counted": counted}
 
 
 def _whose(name: str) -> str:
     return {"reseller": _("the reseller"), "tenant": _("the tenant"), "domain": _("the domain")}[name]
-
-
-def _so_many(what: str, number: int) -> str:
-    named = {
-        "domains": ngettext("%(number)s domain", "%(number)s domains", number),
-        "mailboxes": ngettext("%(number)s mailbox", "%(number)s mailboxes", number),
-        "aliases": ngettext("%(number)s alias", "%(number)s aliases", number),
-        "octets": ngettext("%(number)s octet", "%(number)s octets", number),
-    }
-    return named[what] % {"number": number}
 
 
 def _ids(target: Reseller | Tenant | Domain) -> tuple[int | None, int | None, int | None]:

@@ -17,6 +17,8 @@ from django.urls import path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html_join
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 from django.views.decorators.http import require_http_methods
 from unfold import widgets
 
@@ -126,7 +128,11 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
                 nothing: HttpResponseBase = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined] # Django's own way to say it
                 return nothing
             if not page.applies(row):
-                self.message_user(request, f"{page.title}: that cannot be done with it as it is.", messages.WARNING)
+                self.message_user(
+                    request,
+                    _("%(title)s: that cannot be done with it as it is.") % {"title": page.title},
+                    messages.WARNING,
+                )
                 return self.to_row(row)
             return page.view(self, request, row)
 
@@ -140,7 +146,7 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
         """Go to the list."""
         return HttpResponseRedirect(reverse(self._url("changelist")))
 
-    def asking(self, request: HttpRequest, row: Any, title: str, **context: Any) -> HttpResponse:
+    def asking(self, request: HttpRequest, row: Any, title: Any, **context: Any) -> HttpResponse:
         """A page about one row that says what would be done, and asks.
 
         `facts` are pairs of a name and what it is, `refusals` sentences; `form` is asked for, `kept` are values that
@@ -218,7 +224,7 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *more: Any) -> Any:
         if not all(_is_key(text, self.model) for text in request.POST.getlist(ACTION_CHECKBOX_NAME)):
-            self.message_user(request, "Nothing was changed: no such rows.", messages.WARNING)
+            self.message_user(request, _("Nothing was changed: no such rows."), messages.WARNING)
             return None
         return super().response_action(request, queryset, *more)
 
@@ -244,7 +250,7 @@ class ReadOnly(Scoped):
 class TenantFilter(admin.SimpleListFilter):
     """For whoever sees several tenants; with many of them he searches instead."""
 
-    title = "tenant"
+    title = _lazy("tenant")
     parameter_name = "tenant__id__exact"
     _MOST = 100
 
@@ -321,7 +327,7 @@ _CLASSES: Final[tuple[tuple[type[forms.Widget], list[str]], ...]] = (
 )
 
 
-def links(key: Any, *pages: tuple[str, str, str]) -> str:
+def links(key: Any, *pages: tuple[Any, str, str]) -> str:
     """Links to lists, each a title, the name of a URL, and the parameter by which it is narrowed to this key."""
     return format_html_join(
         " · ",

@@ -15,6 +15,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from accounts import quotas
 from accounts.admin import MAILBOX_PAGES, DomainAdmin, MailboxAdmin, Provisioned, ProvisioningForm
@@ -27,9 +29,9 @@ from mailstore.quota import QuotaExceeded
 
 MAILBOX_PAGES.extend(
     [
-        ("Messages", "admin:mailstore_message_changelist", "mailbox__id__exact"),
-        ("Sessions", "admin:mailstore_maildropsession_changelist", "mailbox__id__exact"),
-        ("Imports", "admin:mailstore_importjob_changelist", "mailbox__id__exact"),
+        (_lazy("Messages"), "admin:mailstore_message_changelist", "mailbox__id__exact"),
+        (_lazy("Sessions"), "admin:mailstore_maildropsession_changelist", "mailbox__id__exact"),
+        (_lazy("Imports"), "admin:mailstore_importjob_changelist", "mailbox__id__exact"),
     ]
 )
 MailboxAdmin.row_pages.extend(row_pages.OF_MAILBOXES)
@@ -37,11 +39,11 @@ DomainAdmin.row_pages.extend(row_pages.OF_DOMAINS)
 
 
 class PresenceFilter(admin.SimpleListFilter):
-    title = "where it is"
+    title = _lazy("where it is")
     parameter_name = "where"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("maildrop", "In the maildrop"), ("fetched", "There, and fetched"), ("removed", "Removed")]
+        return [("maildrop", _("In the maildrop")), ("fetched", _("There, and fetched")), ("removed", _("Removed"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         match self.value():
@@ -68,12 +70,14 @@ class MessageAdmin(ReadOnly):
     narrowed_by = ("mailbox__id__exact", "expunged_in__id__exact")
     # Without a mailbox to look in, words of a subject would be looked for in every message there is.
     search_fields = ("mailbox__address__startswith",)
-    search_help_text = "The beginning of the mailbox's address; in the messages of one mailbox: sender or subject."
+    search_help_text = _lazy(
+        "The beginning of the mailbox's address; in the messages of one mailbox: sender or subject."
+    )
     actions = ("restore", "remove")
     fieldsets = (
         (None, {"fields": ("mailbox", "sender", "subject", "date", "message_id")}),
-        ("Life", {"fields": ("delivered_at", "first_fetched", "removed")}),
-        ("As it was delivered", {"fields": ("reverse_path", "octets", "shown_unique_id", "shown_trace")}),
+        (_lazy("Life"), {"fields": ("delivered_at", "first_fetched", "removed")}),
+        (_lazy("As it was delivered"), {"fields": ("reverse_path", "octets", "shown_unique_id", "shown_trace")}),
     )
     readonly_fields = ("first_fetched", "removed", "shown_unique_id", "shown_trace")
 
@@ -96,53 +100,61 @@ class MessageAdmin(ReadOnly):
         """For the action."""
         return self.may(request, "expunge")
 
-    @admin.action(permissions=["restore"], description="Restore to the maildrop")
+    @admin.action(permissions=["restore"], description=_lazy("Restore to the maildrop"))
     def restore(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
         try:
-            restored, *_ = retention.restore(queryset, by=_user(request))
+            restored, *_rest = retention.restore(queryset, by=_user(request))
         except QuotaExceeded as refusal:
-            self.message_user(request, f"Nothing was restored: {refusal}.", messages.ERROR)
+            self.message_user(request, _("Nothing was restored: %(refusal)s.") % {"refusal": refusal}, messages.ERROR)
         else:
-            self.message_user(request, f"Restored: {restored}. They are new to every client.", messages.SUCCESS)
+            self.message_user(
+                request,
+                _("Restored: %(restored)s. They are new to every client.") % {"restored": restored},
+                messages.SUCCESS,
+            )
 
-    @admin.action(permissions=["expunge"], description="Remove from the maildrop")
+    @admin.action(permissions=["expunge"], description=_lazy("Remove from the maildrop"))
     def remove(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
-        removed, *_ = retention.expunge(queryset, by=_user(request))
-        self.message_user(request, f"Removed: {removed}. They can be restored until they are purged.", messages.SUCCESS)
+        removed, *_rest = retention.expunge(queryset, by=_user(request))
+        self.message_user(
+            request,
+            _("Removed: %(removed)s. They can be restored until they are purged.") % {"removed": removed},
+            messages.SUCCESS,
+        )
 
-    @admin.display(description="size")
+    @admin.display(description=_lazy("size"))
     def size(self, message: Message) -> str:
         return quotas.rounded(message.octets)
 
-    @admin.display(description="first fetched")
+    @admin.display(description=_lazy("first fetched"))
     def first_fetched(self, message: Message) -> str:
         if message.first_fetched_at is None:
-            return "not yet"
+            return _("not yet")
         return f"{_time(message.first_fetched_at)} {_from(message.first_fetched_in)}"
 
-    @admin.display(description="removed")
+    @admin.display(description=_lazy("removed"))
     def removed(self, message: Message) -> str:
         if message.expunged_at is None:
-            return "no"
+            return _("no")
         if message.expunged_in_id:
             return f"{_time(message.expunged_at)} {_from(message.expunged_in)}"
-        return f"{_time(message.expunged_at)} by {_who(message)}"
+        return _("%(time)s by %(who)s") % {"time": _time(message.expunged_at), "who": _who(message)}
 
-    @admin.display(description="unique-id")
+    @admin.display(description=_lazy("unique-id"))
     def shown_unique_id(self, message: Message) -> str:
         return message.unique_id
 
-    @admin.display(description="trace")
+    @admin.display(description=_lazy("trace"))
     def shown_trace(self, message: Message) -> str:
         return format_html("<pre>{}</pre>", bytes(message.trace).decode(errors="replace"))
 
 
 class OpenFilter(admin.SimpleListFilter):
-    title = "open"
+    title = _lazy("open")
     parameter_name = "open"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "Open now"), ("no", "Ended")]
+        return [("yes", _("Open now")), ("no", _("Ended"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         match self.value():
@@ -166,7 +178,7 @@ class MaildropSessionAdmin(ReadOnly):
     ordering = ("-ended_at",)  # by the index: open ones first, then the latest
     narrowed_by = ("mailbox__id__exact", "listener__id__exact")
     search_fields = ("mailbox__address__startswith",)
-    search_help_text = "The beginning of the mailbox's address."
+    search_help_text = _lazy("The beginning of the mailbox's address.")
     actions = ("end",)
     readonly_fields = ("how_ended", "pages")
 
@@ -180,20 +192,20 @@ class MaildropSessionAdmin(ReadOnly):
         """For the action."""
         return self.may(request, "end")
 
-    @admin.action(permissions=["end"], description="End the session; nothing it marked is removed")
+    @admin.action(permissions=["end"], description=_lazy("End the session; nothing it marked is removed"))
     def end(self, request: HttpRequest, queryset: QuerySet[MaildropSession]) -> None:
-        self.message_user(request, f"Ended: {sessions.end(queryset)}.", messages.SUCCESS)
+        self.message_user(request, _("Ended: %(number)s.") % {"number": sessions.end(queryset)}, messages.SUCCESS)
 
-    @admin.display(description="ended")
+    @admin.display(description=_lazy("ended"))
     def how_ended(self, session: MaildropSession) -> str:
         if session.ended_at is None:
-            return "open"
+            return _("open")
         return f"{_time(session.ended_at)} ({session.get_end_display()})"
 
-    @admin.display(description="pages")
+    @admin.display(description=_lazy("pages"))
     def pages(self, session: MaildropSession) -> str:
         return links(
-            session.pk, ("Messages that it removed", "admin:mailstore_message_changelist", "expunged_in__id__exact")
+            session.pk, (_("Messages that it removed"), "admin:mailstore_message_changelist", "expunged_in__id__exact")
         )
 
 
@@ -205,29 +217,29 @@ _PASSWORD: Final = forms.PasswordInput(attrs={"autocomplete": "new-password"})
 
 
 class ImportJobAddForm(ProvisioningForm):
-    port = forms.IntegerField(required=False, min_value=1, max_value=65535, help_text="Empty: the protocol's.")
-    security = forms.ChoiceField(choices=[("tls", "TLS"), ("starttls", "STARTTLS"), ("none", "none")])
+    port = forms.IntegerField(required=False, min_value=1, max_value=65535, help_text=_lazy("Empty: the protocol's."))
+    security = forms.ChoiceField(choices=[("tls", "TLS"), ("starttls", "STARTTLS"), ("none", _lazy("none"))])
     password = forms.CharField(
         required=False,
         strip=False,
         max_length=1000,
         widget=_PASSWORD,
-        help_text="Kept encrypted until the import ends.",
+        help_text=_lazy("Kept encrypted until the import ends."),
     )
     file = forms.FileField(
-        required=False, help_text="An mbox, or a zip with a Maildir or .eml files; of a server: none."
+        required=False, help_text=_lazy("An mbox, or a zip with a Maildir or .eml files; of a server: none.")
     )
 
     class Meta:
         model = ImportJob
         fields = ("mailbox", "source", "host", "login", "folder", "uidl_format")
-        labels: ClassVar = {"uidl_format": "UIDL format"}
+        labels: ClassVar = {"uidl_format": _lazy("UIDL format")}
 
     def write(self) -> ImportJob:
         values = {name: value for name, value in self.cleaned_data.items() if name != "file"}
         mailbox = values.pop("mailbox")
         if mailbox.closed_at is not None:
-            raise BadValue("it is closed", field="mailbox")
+            raise BadValue(_("it is closed"), field="mailbox")
         with _told():
             if values["source"] != ImportJob.Source.UPLOAD:
                 if not settings.MAILHOST_PRIVATE_TARGETS and values["host"]:
@@ -245,16 +257,18 @@ class ImportJobAddForm(ProvisioningForm):
         """The name under which the file is kept for the job. Raises `BadValue`."""
         file = self.cleaned_data["file"]
         if file is None:
-            raise BadValue("choose a file", field="file")
+            raise BadValue(_("choose a file"), field="file")
         limit = settings.MAILHOST_MAX_UPLOAD
         try:
             return jobs.save_upload(file.chunks(), directory=_uploads(), limit=limit)
         except jobs.UploadTooLarge:
-            raise BadValue(f"a file has at most {quotas.rounded(limit)} octets here", field="file") from None
+            raise BadValue(
+                _("a file has at most %(number)s octets here") % {"number": quotas.rounded(limit)}, field="file"
+            ) from None
 
 
 class _RestartForm(forms.Form):
-    password = forms.CharField(strip=False, max_length=1000, widget=_PASSWORD, help_text="It was forgotten.")
+    password = forms.CharField(strip=False, max_length=1000, widget=_PASSWORD, help_text=_lazy("It was forgotten."))
 
 
 def _restart(page: Scoped, request: HttpRequest, job: ImportJob) -> HttpResponseBase:
@@ -269,29 +283,34 @@ def _restart(page: Scoped, request: HttpRequest, job: ImportJob) -> HttpResponse
         except (BadValue, StillInUse) as refusal:
             refusals = [f"{refusal}."]
         else:
-            page.message_user(request, "It goes on.", messages.SUCCESS)
+            page.message_user(request, _("It goes on."), messages.SUCCESS)
             return page.to_row(job)
-    facts = [("Mailbox", job.mailbox), ("From", _whence(job)), ("Login", job.login)][: 3 if remote else 2]
+    facts = [(_("Mailbox"), job.mailbox), (_("From"), _whence(job)), (_("Login"), job.login)][: 3 if remote else 2]
     return page.asking(
         request,
         job,
-        f"Go on with {job}",
-        meaning="What came along before is left out.",
+        _("Go on with %(job)s") % {"job": job},
+        meaning=_("What came along before is left out."),
         facts=facts,
         form=form,
         refusals=refusals,
-        button="Go on",
+        button=_("Go on"),
     )
 
 
 def _cancel(page: Scoped, request: HttpRequest, job: ImportJob) -> HttpResponseBase:
     if request.method == "POST":
         jobs.cancel(job)
-        page.message_user(request, "It is cancelled.", messages.SUCCESS)
+        page.message_user(request, _("It is cancelled."), messages.SUCCESS)
         return page.to_row(job)
-    facts = [("Mailbox", job.mailbox), ("From", _whence(job)), ("Imported", job.imported)]
+    facts = [(_("Mailbox"), job.mailbox), (_("From"), _whence(job)), (_("Imported"), job.imported)]
     return page.asking(
-        request, job, f"Cancel {job}", meaning="What came along stays.", facts=facts, button="Cancel the import"
+        request,
+        job,
+        _("Cancel %(job)s") % {"job": job},
+        meaning=_("What came along stays."),
+        facts=facts,
+        button=_("Cancel the import"),
     )
 
 
@@ -314,12 +333,12 @@ class ImportJobAdmin(Provisioned):
     ordering = ("-pk",)
     narrowed_by = ("mailbox__id__exact",)
     search_fields = ("mailbox__address__startswith",)
-    search_help_text = "The beginning of the mailbox's address."
+    search_help_text = _lazy("The beginning of the mailbox's address.")
     autocomplete_fields = ("mailbox",)
     actions = ("cancel", "restart")
     row_pages: ClassVar = [
-        RowPage("cancel", "Cancel", "imports", "change", _cancel, lambda job: not _has_ended(job)),
-        RowPage("restart", "Go on", "imports", "change", _restart, _has_ended),
+        RowPage("cancel", _lazy("Cancel"), "imports", "change", _cancel, lambda job: not _has_ended(job)),
+        RowPage("restart", _lazy("Go on"), "imports", "change", _restart, _has_ended),
     ]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -348,7 +367,7 @@ class ImportJobAdmin(Provisioned):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        self.message_user(request, "It goes on in the background. This page shows how far it is.", messages.SUCCESS)
+        self.message_user(request, _("It goes on in the background. This page shows how far it is."), messages.SUCCESS)
         return self.to_row(obj)
 
     def changeform_view(
@@ -360,34 +379,34 @@ class ImportJobAdmin(Provisioned):
             response["Refresh"] = str(_RELOADED)
         return response
 
-    @admin.action(permissions=["cancel"], description="Cancel; what came along stays")
+    @admin.action(permissions=["cancel"], description=_lazy("Cancel; what came along stays"))
     def cancel(self, request: HttpRequest, queryset: QuerySet[ImportJob]) -> None:
         found = list(queryset.filter(state__in=_OPEN))
         for job in found:
             jobs.cancel(job)
-        self.message_user(request, f"Cancelled: {len(found)}.", messages.SUCCESS)
+        self.message_user(request, _("Cancelled: %(number)s.") % {"number": len(found)}, messages.SUCCESS)
 
-    @admin.action(permissions=["cancel"], description="Go on with one that has ended")
+    @admin.action(permissions=["cancel"], description=_lazy("Go on with one that has ended"))
     def restart(self, request: HttpRequest, queryset: QuerySet[ImportJob]) -> HttpResponse | None:
         found = list(queryset[:2])
         if len(found) != 1:
-            self.message_user(request, "Choose one import.", messages.WARNING)
+            self.message_user(request, _("Choose one import."), messages.WARNING)
             return None
         return HttpResponseRedirect(reverse("admin:mailstore_importjob_restart", args=[found[0].pk]))
 
-    @admin.display(description="imported")
+    @admin.display(description=_lazy("imported"))
     def progress(self, job: ImportJob) -> str:
         if job.total is None:
             return f"{job.imported:,}"
         done = min(job.imported + job.skipped + job.failed, job.total)
         return format_html(
-            '<progress max="{}" value="{}"></progress> {} of {}', max(job.total, 1), done,
-            f"{job.imported:,}", f"{job.total:,}",
+            '<progress max="{}" value="{}"></progress> {}', max(job.total, 1), done,
+            _("%(number)s of %(total)s") % {"number": f"{job.imported:,}", "total": f"{job.total:,}"},
         )  # fmt: skip
 
-    @admin.display(description="report")
+    @admin.display(description=_lazy("report"))
     def shown_report(self, job: ImportJob) -> str:
-        return format_html("<pre>{}</pre>", job.report) if job.report else "nothing went wrong"
+        return format_html("<pre>{}</pre>", job.report) if job.report else _("nothing went wrong")
 
 
 @contextmanager
@@ -398,7 +417,7 @@ def _told() -> Iterator[None]:
     except jobs.BadImport as refusal:
         raise BadValue(str(refusal), field=refusal.field) from None
     except jobs.AlreadyRunning:
-        raise StillInUse("the mailbox has an import that has not ended") from None
+        raise StillInUse(_("the mailbox has an import that has not ended")) from None
 
 
 def _uploads() -> Path:
@@ -411,7 +430,7 @@ def _whence(job: ImportJob) -> str:
 
 
 class KindFilter(admin.SimpleListFilter):
-    title = "kind"
+    title = _lazy("kind")
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -443,11 +462,11 @@ class ListenerAdmin(ReadOnly):
         )
         return found
 
-    @admin.display(boolean=True)
+    @admin.display(description=_lazy("alive"), boolean=True)
     def alive(self, listener: Any) -> bool:
         return bool(listener.alive)
 
-    @admin.display(description="open sessions")
+    @admin.display(description=_lazy("open sessions"))
     def open_sessions(self, listener: Any) -> int:
         return int(listener.open_sessions)
 
@@ -459,8 +478,8 @@ def _time(moment: Any) -> str:
 def _from(session: MaildropSession | None) -> str:
     """Where somebody sat; a session's record may be purged before the messages that mention it."""
     if session is None:
-        return "in a session"
-    return f"from {session.client_address or 'this machine'}"
+        return _("in a session")
+    return _("from %(address)s") % {"address": session.client_address or _("this machine")}
 
 
 def _user(request: HttpRequest) -> Any:
@@ -474,5 +493,5 @@ def _who(message: Message) -> str:
     except ObjectDoesNotExist:
         by = None
     if message.expunged_by_id is None:
-        return "a command"
-    return str(by) if by is not None and by.tenant_id else "an operator"
+        return _("a command")
+    return str(by) if by is not None and by.tenant_id else _("an operator")

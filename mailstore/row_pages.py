@@ -9,6 +9,8 @@ from django.db.models import Sum
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
 from django.urls import reverse
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from accounts import audit, principals, quotas
 from accounts.models import Domain, Mailbox, Tenant
@@ -19,12 +21,16 @@ from mailstore.models import Message
 
 Facts = list[tuple[str, Any]]
 
-_FORMATS: Final = {"mbox": "mbox", "maildir": "Maildir (zip, unique-ids kept)", "eml": "a file for each message (zip)"}
+_FORMATS: Final[dict[str, Any]] = {
+    "mbox": "mbox",
+    "maildir": _lazy("Maildir (zip, unique-ids kept)"),
+    "eml": _lazy("a file for each message (zip)"),
+}
 
 
 class _ExportForm(forms.Form):
     format = forms.ChoiceField(choices=[(name, _FORMATS[name]) for name in exporting.FORMATS])
-    removed = forms.BooleanField(required=False, label="Also what can still be restored")
+    removed = forms.BooleanField(required=False, label=_lazy("Also what can still be restored"))
 
 
 class _MoveForm(forms.Form):
@@ -32,7 +38,7 @@ class _MoveForm(forms.Form):
         super().__init__(*args)
         self.fields["tenant"] = forms.ModelChoiceField(
             Tenant.objects.visible_to(request.user).filter(closed_at=None),
-            label="New tenant",
+            label=_("New tenant"),
             widget=Choice(Domain._meta.get_field("tenant"), admin.site),
         )
 
@@ -48,9 +54,17 @@ def _export(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpRespons
             content_type=exporting.MEDIA_TYPES[chosen],
             headers={"Content-Disposition": f'attachment; filename="{mailbox.pk}.{exporting.EXTENSIONS[chosen]}"'},
         )
-    meaning = "Who took it along is written in the audit. A file that breaks off is not whole."
+    meaning = _("Who took it along is written in the audit. A file that breaks off is not whole.")
     facts = _mail(mailbox)
-    return page.asking(request, mailbox, f"Export {mailbox}", form=form, facts=facts, meaning=meaning, button="Export")
+    return page.asking(
+        request,
+        mailbox,
+        _("Export %(mailbox)s") % {"mailbox": mailbox},
+        form=form,
+        facts=facts,
+        meaning=meaning,
+        button=_("Export"),
+    )
 
 
 def _import(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResponseBase:
@@ -59,7 +73,9 @@ def _import(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpRespons
 
 def _erase(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResponseBase:
     """Say what goes; then let it go."""
-    refusals = [f"{mailbox} is on legal hold: its mail must be kept."] if mailbox.legal_hold else []
+    refusals = []
+    if mailbox.legal_hold:
+        refusals = [_("%(mailbox)s is on legal hold: its mail must be kept.") % {"mailbox": mailbox}]
     if request.method == "POST":
         try:
             purging.erase(mailbox)
@@ -68,38 +84,49 @@ def _erase(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResponse
         else:
             pk = mailbox.pk
             transaction.on_commit(lambda: tasks.erase.apply_async((pk,), retry=False), robust=True)
-            page.message_user(request, f"{mailbox} is closed, and is being erased.", messages.SUCCESS)
+            page.message_user(
+                request, _("%(mailbox)s is closed, and is being erased.") % {"mailbox": mailbox}, messages.SUCCESS
+            )
             return page.to_list()
     return page.asking(
         request,
         mailbox,
-        f"Erase {mailbox}",
+        _("Erase %(mailbox)s") % {"mailbox": mailbox},
         refusals=refusals,
-        meaning="It is closed, and removed with all its mail at once and for good. Nothing undoes it.",
+        meaning=_("It is closed, and removed with all its mail at once and for good. Nothing undoes it."),
         facts=_mail(mailbox),
-        button="" if refusals else "Erase for good",
+        button="" if refusals else _("Erase for good"),
     )
 
 
 def _move(page: Scoped, request: HttpRequest, domain: Domain) -> HttpResponseBase:
     """Ask where to; say what would move, or what holds on to it; move it."""
     form = _MoveForm(request.POST or None, request=request)
-    title = f"Move {domain} to another tenant"
+    title = _("Move %(domain)s to another tenant") % {"domain": domain}
     how: dict[str, Any] = {
-        "meaning": "Its alias domains, mailboxes, aliases and all mail become the new tenant's. Open sessions end. "
-        "The old tenant's staff and tokens let go of it.",
+        "meaning": _(
+            "Its alias domains, mailboxes, aliases and all mail become the new tenant's. Open sessions end. The old"
+            " tenant's staff and tokens let go of it."
+        ),
         "form": form,
-        "button": "Look at it first",
+        "button": _("Look at it first"),
     }
     if request.method != "POST" or not form.is_valid():
         return page.asking(request, domain, title, **how)
     to = form.cleaned_data["tenant"]
     if to.pk == domain.tenant_id:
-        return page.asking(request, domain, title, **how, refusals=[f"It is {to}'s."])
+        return page.asking(
+            request, domain, title, **how, refusals=[_("It is a domain of %(tenant)s already.") % {"tenant": to}]
+        )
     try:
         if "apply" in request.POST:
             moved = moving.move_domain(domain, to=to)
-            said = f"Moved to {to}: {', '.join(moved.names)}. Mailboxes: {moved.mailboxes}, messages: {moved.messages}."
+            said = _("Moved to %(tenant)s: %(domains)s. Mailboxes: %(mailboxes)s, messages: %(messages)s.") % {
+                "tenant": to,
+                "domains": ", ".join(moved.names),
+                "mailboxes": moved.mailboxes,
+                "messages": moved.messages,
+            }
             page.message_user(request, said, messages.SUCCESS)
             return page.to_row(domain)
         moved = moving.forecast(domain, to=to)
@@ -108,12 +135,12 @@ def _move(page: Scoped, request: HttpRequest, domain: Domain) -> HttpResponseBas
     except REFUSALS as refusal:
         return page.asking(request, domain, title, **how, refusals=[f"{refusal}."])
     facts: Facts = [
-        ("To", to), ("Domains", ", ".join(moved.names)), ("Mailboxes", moved.mailboxes),
-        ("Of these, closed", moved.closed), ("Aliases", moved.aliases), ("Messages", moved.messages),
-        ("Octets", quotas.rounded(moved.octets)),
+        (_("To"), to), (_("Domains"), ", ".join(moved.names)), (_("Mailboxes"), moved.mailboxes),
+        (_("Of these, closed"), moved.closed), (_("Aliases"), moved.aliases), (_("Messages"), moved.messages),
+        (_("Octets"), quotas.rounded(moved.octets)),
     ]  # fmt: skip
     kept = [("tenant", to.pk), ("apply", "yes")]
-    return page.asking(request, domain, title, meaning=how["meaning"], facts=facts, kept=kept, button="Move")
+    return page.asking(request, domain, title, meaning=how["meaning"], facts=facts, kept=kept, button=_("Move"))
 
 
 def _mail(mailbox: Mailbox) -> Facts:
@@ -121,7 +148,7 @@ def _mail(mailbox: Mailbox) -> Facts:
     found = Message.objects.filter(mailbox=mailbox).order_by()
     octets = found.aggregate(sum=Sum("octets"))["sum"] or 0
     removed = found.expunged().count()
-    return [("Messages", found.count()), ("Of these, removed", removed), ("Octets", quotas.rounded(octets))]
+    return [(_("Messages"), found.count()), (_("Of these, removed"), removed), (_("Octets"), quotas.rounded(octets))]
 
 
 def _is_open(row: Mailbox | Domain) -> bool:
@@ -129,8 +156,8 @@ def _is_open(row: Mailbox | Domain) -> bool:
 
 
 OF_MAILBOXES: Final = [
-    RowPage("mail", "Export mail", "mailboxes", "export", _export),
-    RowPage("bring", "Import mail", "imports", "create", _import, _is_open),
-    RowPage("erase", "Erase", "mailboxes", "erase", _erase),
+    RowPage("mail", _lazy("Export mail"), "mailboxes", "export", _export),
+    RowPage("bring", _lazy("Import mail"), "imports", "create", _import, _is_open),
+    RowPage("erase", _lazy("Erase"), "mailboxes", "erase", _erase),
 ]
-OF_DOMAINS: Final = [RowPage("move", "Move to another tenant", "domains", "move", _move, _is_open)]
+OF_DOMAINS: Final = [RowPage("move", _lazy("Move to another tenant"), "domains", "move", _move, _is_open)]

@@ -565,7 +565,7 @@ def test_a_reseller_makes_tenants_and_limits_them(rows: "Rows", acme: Customer) 
     assert acme.tenant.reseller == rows[Reseller]["acme"]  # only the host gives a tenant away
     assert (limits.of(acme.tenant).max_mailboxes, limits.of(acme.tenant).max_octets) == (1, 5 * 2**30)
     assert "1 of 1 mailbox;" in page(seller, path)
-    assert "may have 1 mailboxes" in said(seller, url(Mailbox, "add"), {"address": "binh@acme.test"})
+    assert "may have 1 mailbox" in said(seller, url(Mailbox, "add"), {"address": "binh@acme.test"})
     assert "Closed" in said(seller, url(Tenant, "delete", made.pk), {"post": "yes"})
 
 

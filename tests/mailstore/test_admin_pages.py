@@ -248,7 +248,7 @@ def test_what_holds_on_to_a_domain_is_told(operator: Client, acme: Customer, glo
     path = url(Domain, "move", acme.domain.pk)
     for more in ({}, {"apply": "yes"}):
         assert "an@acme.test is on legal hold." in said(operator, path, {"tenant": globex.tenant.pk, **more})
-    assert "It is acme" in said(operator, path, {"tenant": acme.tenant.pk, "apply": "yes"})
+    assert "It is a domain of acme already" in said(operator, path, {"tenant": acme.tenant.pk, "apply": "yes"})
     assert Domain.objects.get(pk=acme.domain.pk).tenant_id == acme.tenant.pk
 
 
