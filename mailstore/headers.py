@@ -45,9 +45,9 @@ def look(head: bytes) -> Headers:
         if len(found) == _FIELDS:
             break
     return Headers(
-        subject=_text(found.get(b"subject", b"")),
-        sender=_text(found.get(b"from", b"")),
-        message_id=_printable(found.get(b"message-id", b"").decode("utf-8", "replace")),
+        subject=text(found.get(b"subject", b"")),
+        sender=text(found.get(b"from", b"")),
+        message_id=printable(found.get(b"message-id", b"").decode("utf-8", "replace")),
         date=_date(found.get(b"date", b"")),
     )
 
@@ -71,7 +71,7 @@ def hop(head: bytes) -> Hop | None:
     found = _FIRST_RECEIVED.match(head[:HOP_LIMIT])
     if found is None:
         return None
-    text = _printable(found["value"].decode("utf-8", "replace"), most=HOP_LIMIT)
+    text = printable(found["value"].decode("utf-8", "replace"), most=HOP_LIMIT)
     whence = _WHENCE.match(text)
     said = whence["said"] if whence else ""
     literal = _LITERAL.search(said)
@@ -102,6 +102,36 @@ def _address(text: str) -> str:
         return str(ip_address(text))
     except ValueError:
         return ""
+
+
+def text(value: bytes, *, most: int = LENGTH) -> str:
+    """What the beginning of a field says, its encoded words decoded (RFC 2047): at most so many characters."""
+    said = value[:FIELD_LIMIT].decode("utf-8", "replace")
+    if "=?" in said:
+        said = _WORDS.sub(_decoded, said)
+    return printable(said, most=most)
+
+
+def printable(said: str, *, most: int = LENGTH) -> str:
+    """A line without what cannot be stored, cannot be seen, or turns the direction of what stands beside it."""
+    return _UNPRINTABLE.sub("", " ".join(said.split()))[:most].strip()
+
+
+def printable_lines(said: str) -> str:
+    """As `printable`, of a text whose lines and blanks stay as they are."""
+    lines = said.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join("\t".join(_UNPRINTABLE.sub("", cell) for cell in line.split("\t")) for line in lines)
+
+
+def characters(octets: bytes, charset: str) -> str:
+    """What octets say in a charset; where nobody knows it, in UTF-8, or else in what most programs took for granted."""
+    known = _CHARSETS.get(charset.lower().replace("-", "_"))
+    try:
+        if known is None:
+            return octets.decode("utf-8")
+        return octets.decode(_MEANT.get(known, known), "replace")
+    except (LookupError, ValueError):
+        return octets.decode("cp1252", "replace")
 
 
 def has_looped(head: bytes, address: str) -> bool:
@@ -146,17 +176,6 @@ _MEANT: Final = {
     "euc_kr": "cp949",
     "shift_jis": "cp932",
 }
-
-
-def _text(value: bytes) -> str:
-    text = value.decode("utf-8", "replace")
-    if "=?" in text:
-        text = _WORDS.sub(_decoded, text)
-    return _printable(text)
-
-
-def _printable(text: str, *, most: int = LENGTH) -> str:
-    return _UNPRINTABLE.sub("", " ".join(text.split()))[:most].strip()
 
 
 def _decoded(words: re.Match[str]) -> str:
