@@ -77,6 +77,12 @@ class Tenant(models.Model):
         db_constraint=False,
         help_text="Receives the mail to postmaster@ of every domain that has no such mailbox.",
     )
+    content_roles = ArrayField(
+        models.CharField(max_length=12),
+        null=True,
+        blank=True,
+        help_text="The roles that may read what is in its messages, beside their owners. Null: the host's.",
+    )
     closed_at = models.DateTimeField(
         null=True, editable=False, help_text="Since then nothing of it can be used; it goes when its mail is purged."
     )

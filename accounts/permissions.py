@@ -3,11 +3,12 @@
 `docs/roles.md` is made from it.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from django.utils.translation import gettext as _
 
-from accounts.models import Role
+from accounts.models import Role, Tenant
 from accounts.principals import Principal
 
 _OPERATOR: Final = frozenset({Role.OPERATOR})
@@ -31,6 +32,7 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
         "change": _TENANT,
         "delete": _RESELLER,
         "limits": _RESELLER,
+        "content-roles": frozenset({Role.TENANT_ADMIN}),
     },
     "domains": {
         "read": _SUPPORT,
@@ -69,7 +71,7 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
     },
     "messages": {
         "read": _EVERYBODY,
-        "content": _TENANT | {Role.MEMBER},
+        "content": _EVERYBODY,
         "deliver": _TENANT,
         "expunge": _DOMAIN | {Role.MEMBER},
         "restore": _EVERYBODY,
@@ -127,6 +129,9 @@ MAKES: Final[dict[str, frozenset[str]]] = {
 }
 """By role, the roles of the logins and tokens that it makes, and whose passwords it sets."""
 
+CONTENT_ROLES: Final = (Role.OPERATOR, Role.RESELLER, Role.TENANT_ADMIN, Role.DOMAIN_ADMIN, Role.SUPPORT)
+"""Of these, a tenant says which may read its messages. The owner of a mailbox always may."""
+
 _READING: Final = frozenset({"read", "content", "export", "list-export"})
 
 SCOPES: Final = tuple(
@@ -179,6 +184,20 @@ def check(principal: Principal, resource: str, verb: str) -> None:
         raise NotAllowed(_("the token does not have the scope %(scope)s") % {"scope": scope})
 
 
+def check_content(principal: Principal, tenant: Tenant, *, default: Collection[str]) -> None:
+    """Raises `NotAllowed` where the tenant's policy, or else the host's, keeps it from reading what is in messages.
+
+    Somebody of the host's, or of the reseller's, support needs both: that support may, and that they may.
+    """
+    allowed = default if tenant.content_roles is None else tenant.content_roles
+    beyond = Role.OPERATOR if principal.reseller_id is None else Role.RESELLER
+    needed = {principal.role} if principal.tenant_id is not None else {principal.role, beyond}
+    if principal.role != Role.MEMBER and not needed <= set(allowed):
+        raise NotAllowed(
+            _("the tenant's policy does not let the role %(role)s read what is in messages") % {"role": principal.role}
+        )
+
+
 def as_markdown() -> str:
     """The table for people: docs/roles.md."""
     lines = [_ABOUT, f"| | {' | '.join(role.value for role in Role)} | scope |", "|---" * (len(Role) + 2) + "|"]
@@ -207,4 +226,7 @@ admin ask the same table.
 
 What does not exist for somebody is answered with 404. What exists, and may not be done, with 403 and the code
 `not-allowed`. A token may do what its role may, as far as it was given the scope.
+
+What is in messages is read, and exported, only by roles of this table that the tenant's policy (`content_roles`) names,
+or where it has none the host's (`MAILHOST_CONTENT_ROLES`); and by their owner.
 """

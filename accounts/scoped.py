@@ -65,6 +65,8 @@ class RowPage(NamedTuple):
     verb: str
     view: Callable[["Scoped", HttpRequest, Any], HttpResponseBase]
     applies: Callable[[Any], bool] = lambda row: True
+    permits: Callable[[HttpRequest, Any], bool] = lambda request, row: True
+    """Whether whoever looks may do it to this row, where the table does not say all."""
 
 
 class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
@@ -127,6 +129,8 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
             if row is None:
                 nothing: HttpResponseBase = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined] # Django's own way to say it
                 return nothing
+            if not page.permits(request, row):
+                raise PermissionDenied
             if not page.applies(row):
                 self.message_user(
                     request,
@@ -164,7 +168,10 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
         context["row_pages"] = [
             (page.title, reverse(self._url(page.name), args=[quote(row.pk)]))
             for page in self.row_pages
-            if row is not None and page.applies(row) and may(request, page.resource, page.verb)
+            if row is not None
+            and page.applies(row)
+            and may(request, page.resource, page.verb)
+            and page.permits(request, row)
         ]
         return super().render_change_form(request, context, *args, **kwargs)
 

@@ -126,6 +126,12 @@ def one_of(*choices: Choice) -> Callable[[str], Choice]:
     return parse
 
 
+def some_of(*choices: Choice) -> Callable[[str], frozenset[Choice]]:
+    """A parser that takes some of `choices`, separated by commas or blanks; or `none`."""
+    parse = one_of(*choices)
+    return lambda text: frozenset(parse(word) for word in words(text) if text != "none")
+
+
 def switch(text: str) -> bool:
     """`on` or `off`."""
     return one_of("on", "off")(text) == "on"

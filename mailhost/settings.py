@@ -135,6 +135,9 @@ MAILHOST_PLAINTEXT_AUTH: Literal["never", "loopback", "always"] = env.read(
 )
 MAILHOST_DEFAULT_DOMAIN = env.read("MAILHOST_DEFAULT_DOMAIN", "example.test", addresses.domain)
 MAILHOST_THROTTLE = env.read("MAILHOST_THROTTLE", "on", env.switch)
+# Who may read what is in messages, where a tenant does not say otherwise (accounts/permissions.py).
+_content_roles = env.some_of("operator", "reseller", "tenant-admin", "domain-admin", "support")
+MAILHOST_CONTENT_ROLES = env.read("MAILHOST_CONTENT_ROLES", "tenant-admin", _content_roles)
 MAILHOST_POP3_IDLE = env.read("MAILHOST_POP3_IDLE", "10m", env.interval)
 
 # --- Mail ------------------------------------------------------------------------------------------

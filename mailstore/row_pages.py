@@ -1,8 +1,9 @@
 """Pages of the admin about one mailbox or one domain, because of its mail: export, import, erase, move."""
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import Sum
@@ -12,8 +13,9 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
-from accounts import audit, principals, quotas
+from accounts import audit, permissions, principals, quotas
 from accounts.models import Domain, Mailbox, Tenant
+from accounts.principals import Principal
 from accounts.provisioning import REFUSALS
 from accounts.scoped import Choice, RowPage, Scoped
 from mailstore import exporting, moving, purging, tasks
@@ -151,12 +153,22 @@ def _mail(mailbox: Mailbox) -> Facts:
     return [(_("Messages"), found.count()), (_("Of these, removed"), removed), (_("Octets"), quotas.rounded(octets))]
 
 
+def may_read_content(request: HttpRequest, row: Mailbox | Message) -> bool:
+    """Whether the tenant's policy lets whoever looks read what is in messages."""
+    principal = principals.of(request.user)
+    try:
+        permissions.check_content(cast("Principal", principal), row.tenant, default=settings.MAILHOST_CONTENT_ROLES)
+    except permissions.NotAllowed:
+        return False
+    return True
+
+
 def _is_open(row: Mailbox | Domain) -> bool:
     return row.closed_at is None
 
 
 OF_MAILBOXES: Final = [
-    RowPage("mail", _lazy("Export mail"), "mailboxes", "export", _export),
+    RowPage("mail", _lazy("Export mail"), "mailboxes", "export", _export, permits=may_read_content),
     RowPage("bring", _lazy("Import mail"), "imports", "create", _import, _is_open),
     RowPage("erase", _lazy("Erase"), "mailboxes", "erase", _erase),
 ]

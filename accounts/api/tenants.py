@@ -7,7 +7,7 @@ from django.db.models import Prefetch, Q, QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
-from accounts import addresses, provisioning
+from accounts import addresses, permissions, provisioning
 from accounts.api.fields import (
     ExternalId,
     HasShown,
@@ -124,8 +124,8 @@ class TenantShown(serializers.ModelSerializer[Tenant]):
     class Meta:
         model = Tenant
         fields: ClassVar = [
-            "slug", "name", "external_id", "reseller", "retention", "admin_mailbox", "limits", "has", "closed_at",
-            "created_at",
+            "slug", "name", "external_id", "reseller", "retention", "admin_mailbox", "content_roles", "limits", "has",
+            "closed_at", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -150,6 +150,12 @@ class TenantWanted(Strict):
     )
     admin_mailbox = Text(
         max_length=320, required=False, allow_null=True, help_text="Takes the mail to postmaster@ where nobody does."
+    )
+    content_roles = serializers.ListField(
+        child=serializers.ChoiceField([role.value for role in permissions.CONTENT_ROLES]),
+        required=False,
+        allow_null=True,
+        help_text="Who may read what is in messages, beside their owners. Null: the host's. The tenant's admins say.",
     )
     limits = LimitsWanted(required=False)
     example: ClassVar = {"name": "An Example", "external_id": "customer-4711", "limits": {"max_mailboxes": 50}}
@@ -193,6 +199,7 @@ class Tenants(Named):
         wanted = given.pop("limits", None)
         later = {field: given.pop(field) for field in ("admin_mailbox",) if given.get(field)}
         given.pop("admin_mailbox", None)
+        given.pop("content_roles", None)
         if self.principal.reseller_id is not None:
             given["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
         tenant, added = provisioning.add_tenant(name, **given)
@@ -220,6 +227,8 @@ class Tenants(Named):
             values["admin_mailbox"] = self.named(
                 Mailbox, "mailbox", "admin_mailbox", address=address, closed_at=None, tenant=tenant
             )
+        if values.get("content_roles") != (tenant.content_roles if tenant else None) and "content_roles" in values:
+            permissions.check(self.principal, self.resource, "content-roles")
         if "reseller" in values:
             before = tenant.reseller_id if tenant else self.principal.reseller_id
             found = self.named(Reseller, "reseller", slug=values["reseller"]) if values["reseller"] else None

@@ -31,6 +31,7 @@ class TenantValues(TypedDict, total=False):
     retention: timedelta | None
     keep_time: timedelta | None
     admin_mailbox: Mailbox | None
+    content_roles: list[str] | None
 
 
 def add_reseller(slug: str, *, name: str = "", external_id: str | None = None) -> tuple[Reseller, bool]:
@@ -128,6 +129,8 @@ def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> bool:
         values.retention(wanted["retention"])
     if "keep_time" in wanted:
         values.keep_time(wanted["keep_time"])
+    if "content_roles" in wanted:
+        wanted["content_roles"] = values.content_roles(wanted["content_roles"])
     with transaction.atomic():
         if mailbox := wanted.get("admin_mailbox"):
             if mailbox.tenant_id != tenant.pk:

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model, QuerySet
 from django.utils.translation import gettext as _
 
-from accounts import languages
+from accounts import languages, permissions
 from accounts.addresses import BadAddress
 from accounts.provisioning.refusals import BadValue, Taken
 
@@ -112,6 +112,18 @@ def time_zone(name: str | None) -> str | None:
         return languages.zone(name).key if name else None
     except ValueError as error:
         raise BadValue(str(error), field="time_zone") from None
+
+
+def content_roles(roles: Iterable[str] | None) -> list[str] | None:
+    """Roles that a tenant lets read its messages, each once and in one order; or the host's. Raises `BadValue`."""
+    if roles is None:
+        return None
+    wanted = set(roles)
+    if unknown := wanted - set(permissions.CONTENT_ROLES):
+        raise BadValue(
+            _("%(role)r is no role that could read messages") % {"role": min(unknown)}, field="content_roles"
+        )
+    return [str(role) for role in permissions.CONTENT_ROLES if role in wanted]
 
 
 def networks(texts: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What can be done with a mailbox as a whole because of its mail: taking it along, and erasing it."""
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Sum
 from django.http import HttpResponseBase, StreamingHttpResponse
@@ -9,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import audit
+from accounts import audit, permissions
 from accounts.api.fields import octets, plural
 from accounts.api.negotiation import Anything
 from accounts.api.problems import FieldError, Problem
@@ -51,6 +52,7 @@ class Export(TheMailbox):
         if removed not in ("true", "false"):
             raise Problem("bad-parameter", errors=[FieldError("removed", "invalid", "It is true or false.")])
         mailbox = self.mailbox
+        permissions.check_content(self.principal, mailbox.tenant, default=settings.MAILHOST_CONTENT_ROLES)
         audit.record("mailbox.exported", mailbox, detail={"format": form, "removed": removed == "true"})
         name = f"{mailbox.pk}.{exporting.EXTENSIONS[form]}"
         return StreamingHttpResponse(

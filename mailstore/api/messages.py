@@ -15,7 +15,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import audit
+from accounts import audit, permissions
 from accounts.api.fields import octets, plural
 from accounts.api.filters import At
 from accounts.api.negotiation import Anything
@@ -294,7 +294,8 @@ class MailboxMessages(OfMailbox, _Messages):
     def content(self, request: Request, address: str, id: str) -> HttpResponseBase:
         """The message as POP3 hands it out, octet by octet. Who read it is written in the audit."""
         message = self.find()
-        audit.record("message.read", message)
+        permissions.check_content(self.principal, message.tenant, default=settings.MAILHOST_CONTENT_ROLES)
+        audit.record("message.read", message, detail={"what": "source"})
         return StreamingHttpResponse(
             exporting.octets_of(message, principal=self.principal),
             content_type="message/rfc822",

@@ -46,6 +46,14 @@ def test_a_time_that_the_database_cannot_reckon_with_is_refused(text: str) -> No
         env.duration(text)
 
 
+def test_some_of_several() -> None:
+    parse = env.some_of("red", "green", "blue")
+    assert parse("green, red red") == {"red", "green"}
+    assert parse("none") == frozenset()
+    with pytest.raises(ValueError, match="one of: red, green, blue"):
+        parse("red none")
+
+
 def test_an_interval_is_longer_than_nothing() -> None:
     assert env.interval("1s") == timedelta(seconds=1)
     with pytest.raises(ValueError, match="longer"):
@@ -142,6 +150,7 @@ def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAILHOST_WORKERS", "0"),
         ("MAILHOST_THROTTLE", "yes"),
         ("MAILHOST_PLAINTEXT_AUTH", "sometimes"),
+        ("MAILHOST_CONTENT_ROLES", "operator member"),
         ("MAILHOST_MAX_MESSAGE", "big"),
         ("MAILHOST_RETENTION", "14"),
         ("MAILHOST_PROXY_NETWORKS", "everywhere"),

@@ -95,6 +95,8 @@ def uploads() -> list[Path]:
 def test_each_page_is_for_whom_the_table_says(
     model: type[Model], name: str, resource: str, verb: str, role: str, acme: Customer, globex: Customer
 ) -> None:
+    for customer in (acme, globex):
+        provisioning.change_tenant(customer.tenant, content_roles=[*permissions.CONTENT_ROLES])
     client = somebody(role, acme)
     own, foreign = (rows_of(customer, name)[model] for customer in (acme, globex))
     may = role in permissions.TABLE[resource][verb]
@@ -161,6 +163,19 @@ def test_a_mailbox_is_exported_and_that_is_written_down(
     assert (event.mailbox_id, event.through, event.changes) == (
         acme.mailbox.pk, "admin", {"format": form, "removed": False},
     )  # fmt: skip
+
+
+def test_an_export_is_only_for_whom_the_tenants_policy_names(operator: Client, boss: Client, acme: Customer) -> None:
+    add_message(acme.mailbox)
+    path, mailbox = url(Mailbox, "mail", acme.mailbox.pk), url(Mailbox, "change", acme.mailbox.pk)
+    for client, policy, may in ((operator, None, False), (operator, ["operator"], True), (boss, [], False)):
+        provisioning.change_tenant(acme.tenant, content_roles=policy)
+        assert (path in page(client, mailbox)) == may
+        assert client.get(path).status_code == (200 if may else 403)
+        answer: Any = client.post(path, {"format": "mbox"})
+        assert answer.status_code == (200 if may else 403)
+        assert not may or b"Subject" in b"".join(answer.streaming_content)
+    assert AuditEvent.objects.filter(action="mailbox.exported").count() == 1
 
 
 def test_an_export_takes_no_format_that_is_none(boss: Client, acme: Customer) -> None:

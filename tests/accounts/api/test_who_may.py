@@ -59,6 +59,7 @@ def names(acme: Customer, globex: Customer, reseller: Reseller, other_reseller: 
     """By resource, the own and the foreign row's name in addresses."""
     found: Names = {}
     for whose, customer, seller in (("own", acme, reseller), ("foreign", globex, other_reseller)):
+        provisioning.change_tenant(customer.tenant, content_roles=[*permissions.CONTENT_ROLES])
         alias, _ = provisioning.add_alias(f"sales@{customer.domain}", mailbox=customer.mailbox)
         webhook, _ = webhooks.add("https://example.com/", tenant=customer.tenant, allow_private=False)
         event = Event.objects.create(tenant=customer.tenant, kind="mailbox.created", payload={})

@@ -194,6 +194,7 @@ def test_a_content_comes_octet_by_octet_and_is_written_in_the_audit(acme: Custom
     assert len(found) == int(answer["Content-Length"]) == message.octets
     event = AuditEvent.objects.get(action="message.read")
     assert (event.target_id, event.mailbox_id, event.role) == (message.pk, acme.mailbox.pk, "tenant-admin")
+    assert event.changes == {"what": "source"}
 
 
 def test_support_reads_no_content(acme: Customer, globex: Customer) -> None:
