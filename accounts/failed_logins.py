@@ -7,18 +7,24 @@ field.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
-from django.db import connection
+from django.db import connection, transaction
+from django.utils import timezone
 
-from accounts import scope, throttle
-from accounts.models import FailedLogin
+from accounts import audit, scope, throttle
+from accounts.models import FailedLogin, KnownNetwork, Mailbox
 
 Client = IPv4Address | IPv6Address | None
 
 MOST: Final = 20
 MOST_UNKNOWN: Final = 100
+
+KNOWN_FOR: Final = timedelta(days=30)
+"""After a login so long, its network is only ever delayed at that mailbox."""
+_LET_IN_FOR: Final = timedelta(days=1)
 
 BARRED: Final = "barred"
 """A reason that is looked up when it is written: the mailbox's state, POP3 is off, or the network is not allowed."""
@@ -82,6 +88,26 @@ def write(failed: Failure, client: Client) -> None:
     """Write one at once, whatever exists for whoever acts."""
     with scope.whole_host(), connection.cursor() as cursor:
         cursor.execute(WRITE, parameters({failed: 1}, {failed: client}))
+
+
+def let_in(mailbox: Mailbox, client: Client, *, redis_url: str) -> None:
+    """Look at passwords from a client's network again that were refused unseen, at this mailbox alone.
+
+    For a day the network counts as one that signed in to it: attempts from there are delayed, and not refused. What
+    fails at the mailbox is counted anew. Others' mailboxes are guarded from the network as before. Raises
+    `throttle.Away`: then only the network is let in.
+    """
+    signed_in = timezone.now() - KNOWN_FOR + _LET_IN_FOR
+    with transaction.atomic():
+        network, made = KnownNetwork.objects.get_or_create(
+            mailbox=mailbox,
+            network=throttle.near(client),
+            defaults={"tenant_id": mailbox.tenant_id, "last_login_at": signed_in},
+        )
+        if not made:
+            KnownNetwork.objects.filter(pk=network.pk, last_login_at__lt=signed_in).update(last_login_at=signed_in)
+        audit.record("mailbox.let_in", mailbox)
+    throttle.forget(redis_url=redis_url, address=mailbox.address, client=client)
 
 
 def parameters(counts: Mapping[Failure, int], clients: Mapping[Failure, Client]) -> dict[str, Any]:

@@ -33,7 +33,6 @@ T = TypeVar("T")
 AT_ONCE: Final = 6
 """Attempts of one process that are looked at together. A refusal takes seconds: they must not take every thread."""
 
-_KNOWN_FOR: Final = timedelta(days=30)
 _AGAIN_AFTER: Final = timedelta(days=1)
 
 
@@ -130,7 +129,7 @@ def _look_up(address: str, password: str, client: Address | None, app_scope: str
         if mailbox is None:
             return _Login(user, None, known=False, app_password_id=None, why_not=None)
         networks = KnownNetwork.objects.filter(mailbox=mailbox, network=throttle.near(client))
-        known = networks.filter(last_login_at__gt=timezone.now() - _KNOWN_FOR).exists()
+        known = networks.filter(last_login_at__gt=timezone.now() - failed_logins.KNOWN_FOR).exists()
         app_password_id, why_not = None, None
         digest = app_passwords.digest(password) if app_scope else None
         if app_scope and digest:

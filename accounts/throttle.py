@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+import redis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -136,6 +137,61 @@ class Throttle:
         """Redis failed: count in this process alone for a while."""
         log.warning("Redis does not answer: failed logins are counted per process")
         self._redis_back_at = time.monotonic() + _BREAK
+
+
+class Away(Exception):
+    """Redis does not answer: what is counted cannot be told."""
+
+
+class Refusing(NamedTuple):
+    """Attempts of these are refused unseen now, unless their network signed in to the mailbox before."""
+
+    client: IPv4Address | IPv6Address | None  # None: all of them
+    seconds: int  # until the count begins anew
+
+
+def refusing(*, redis_url: str, address: str, clients: Sequence[IPv4Address | IPv6Address | None]) -> list[Refusing]:
+    """At this address: whether from everywhere, and of these clients those whose own attempts are. Raises `Away`.
+
+    Of a client no more is told: what it tried at others' addresses is counted with it.
+    """
+    asked: list[tuple[IPv4Address | IPv6Address | None, _Bucket]] = [
+        (None, bucket) for bucket in _buckets(address, None, known=False)
+    ]
+    for one in clients:
+        if one is not None:
+            asked += [(one, bucket) for bucket in _buckets(address, one, known=False)[1:]]
+    try:
+        with _connection(redis_url).pipeline(transaction=False) as pipeline:
+            for _, bucket in asked:
+                pipeline.get(bucket.key)
+                pipeline.ttl(bucket.key)
+            answers = pipeline.execute()
+    except (RedisError, OSError):
+        raise Away from None
+    lives: dict[IPv4Address | IPv6Address | None, int] = {}
+    for (client, bucket), count, life in zip(asked, answers[::2], answers[1::2], strict=True):
+        if int(count or 0) >= bucket.limit:
+            lives[client] = max(life, lives.get(client, 0))
+    return [Refusing(client, life) for client, life in lives.items()]
+
+
+def forget(*, redis_url: str, address: str, client: IPv4Address | IPv6Address | None) -> None:
+    """Begin to count anew what fails at this address, and what fails there from this client's network. Raises `Away`.
+
+    What the client's network failed at elsewhere still counts: it is not for who looks after one address to forgive.
+    """
+    buckets = _buckets(address, None, known=False) + _buckets(address, client, known=True)
+    try:
+        _connection(redis_url).delete(*(bucket.key for bucket in buckets))
+    except (RedisError, OSError):
+        raise Away from None
+
+
+@lru_cache(maxsize=4)
+def _connection(redis_url: str) -> "redis.Redis":
+    """For those who wait for the answer, and not for long."""
+    return redis.Redis.from_url(redis_url, socket_timeout=0.25, socket_connect_timeout=0.25)
 
 
 _WINDOW: Final = 15 * 60

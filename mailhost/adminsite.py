@@ -19,6 +19,7 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
             ("accounts.mailbox", "inbox"),
             ("mailstore.message", "mail"),
             ("mailstore.maildropsession", "devices"),
+            ("why", "help"),
             ("mailstore.importjob", "move_to_inbox"),
         ),
     ),
@@ -43,6 +44,7 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
         _("What happened"),
         (
             ("accounts.auditevent", "history"),
+            ("accounts.failedlogin", "lock_clock"),
             ("accounts.webhook", "webhook"),
             ("accounts.webhookdelivery", "outgoing_mail"),
             ("mailstore.listener", "dns"),
@@ -51,7 +53,7 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
 )
 """The side bar: by heading, models (lists) and names of URLs below `admin:` (single pages), each with its icon."""
 
-PAGES: Final[dict[str, Any]] = {"index": _("Today")}
+PAGES: Final[dict[str, Any]] = {"index": _("Today"), "why": _("Why?")}
 """Titles of the single pages."""
 
 
@@ -62,6 +64,11 @@ class Site(AdminSite):
     site_title = "Mailhost"
     index_title = _("Today")
     site_url = None
+
+    def get_urls(self) -> list[Any]:
+        from mailstore import why_pages  # once there are models
+
+        return [*why_pages.urls(self), *super().get_urls()]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         context = super().each_context(request)

@@ -146,7 +146,7 @@ LEFT JOIN LATERAL (
 ) pooled ON {owner}.id IS NOT NULL
 """
 
-# Most mail is for a mailbox by its own name: then this is all. Everything else is `_FIND`'s, since the server takes as
+# Most mail is for a mailbox by its own name: then this is all. Everything else is `FIND`'s, since the server takes as
 # long to begin with that as to look a mailbox up.
 _FIND_BOX = f"""
 SELECT asked.number, named.id, named.tenant_id, named.state,
@@ -169,7 +169,7 @@ _USABLE = """
         WHERE target.alias_id = alias.id AND mailbox.closed_at IS NULL
     )
 """
-_FIND = f"""
+FIND = f"""
 SELECT asked.number, named.id, named.tenant_id, named.state,
     destination.id, destination.tenant_id, destination.domain_id, destination.state, destination.quota_octets,
     destination.used_octets, destination.outside, destination.alias_id, destination.alias, pooled.room
@@ -463,7 +463,7 @@ class Deliveries:
         answers = {name: [row] for name, row in zip(known, await self._rows(_FIND_BOX, known), strict=True)}
         others = [name for name, [row] in answers.items() if row[_DOMAIN] is not None and row[_MAILBOX] is None]
         if others:
-            for number, rows in itertools.groupby(await self._rows(_FIND, others), key=itemgetter(0)):
+            for number, rows in itertools.groupby(await self._rows(FIND, others), key=itemgetter(0)):
                 answers[others[number - 1]] = list(rows)
         return [
             await self._judge(address, name, answers[name], reverse_path, octets) if name else UnknownDomain()

@@ -18,7 +18,7 @@ from accounts.models import Domain, Mailbox, Tenant
 from accounts.principals import Principal
 from accounts.provisioning import REFUSALS
 from accounts.scoped import Choice, RowPage, Scoped
-from mailstore import exporting, moving, purging, tasks
+from mailstore import exporting, moving, purging, tasks, why_pages
 from mailstore.models import Message
 
 Facts = list[tuple[str, Any]]
@@ -168,6 +168,7 @@ def _is_open(row: Mailbox | Domain) -> bool:
 
 
 OF_MAILBOXES: Final = [
+    RowPage("why", _lazy("Why?"), "why", "read", why_pages.of_mailbox),
     RowPage("mail", _lazy("Export mail"), "mailboxes", "export", _export, permits=may_read_content),
     RowPage("bring", _lazy("Import mail"), "imports", "create", _import, _is_open),
     RowPage("erase", _lazy("Erase"), "mailboxes", "erase", _erase),
