@@ -14,7 +14,7 @@ PYTEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 2 ] && 
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url pyproject.toml --group embedded
 
-.PHONY: run test check bench bench-provisioning soak lock clean
+.PHONY: run test check bench bench-provisioning soak messages lock clean
 .SUFFIXES:
 
 run: .venv/installed
@@ -39,6 +39,10 @@ bench: .venv/installed-dev
 
 bench-provisioning: .venv/installed-dev
 	@exec $(IN_VENV) -m bench.provisioning $(BENCH)
+
+# Brings the catalogues of translations to what is said in the code; needs the tools of GNU gettext.
+messages: .venv/installed-dev
+	@exec $(IN_VENV) manage.py writemessages
 
 # The lock files name every package with its hashes, and no place to get it from: pip takes what it is configured for.
 lock:

@@ -22,5 +22,8 @@ class Admin(SimpleAdminConfig):
     default_site = "mailhost.adminsite.Site"
 
     def ready(self) -> None:
+        from mailhost import words
+
         super().ready()
+        words.translate_models()  # before there are forms, which take over what fields are called
         admin.autodiscover()
