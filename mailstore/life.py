@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from accounts.models import AppPassword, User
 from mailstore import headers, retention
 from mailstore.headers import Hop
-from mailstore.models import ContentChunk, MaildropSession, Message
+from mailstore.models import ContentChunk, MaildropSession, Message, OwnCopy
 
 
 class Kind(StrEnum):
@@ -27,8 +27,10 @@ class Kind(StrEnum):
 
     DELIVERED = "delivered"
     IMPORTED = "imported"  # it came along from another server
-    FETCHED = "fetched"  # as a whole, for the first time
+    FETCHED = "fetched"  # as a whole, for the first time; or for the first time by a device with an own copy
+    PUT_AWAY = "put-away"  # a device removed it from its own copy: for all others it stayed
     REMOVED = "removed"
+    EXPIRED = "expired"  # removed because its keep-time ended
     RESTORED = "restored"
     DUE = "due"  # it will go for good then
     HELD = "held"  # it would go for good, and must be kept
@@ -81,7 +83,8 @@ def of(messages: Iterable[Message], *, kept: timedelta) -> dict[int, list[Event]
     operator's name, is not told.
     """
     told = list(messages)
-    lives = {message.pk: [*_earlier(message), _Life.now(message)] for message in told}
+    copies = _own_copies(told)
+    lives = {message.pk: [*_earlier(message), _Life.now(message, copies.get(message.pk, ()))] for message in told}
     hops = _hops(told)
     seen = _sessions(life for lives_of in lives.values() for life in lives_of)
     names = _names(
@@ -127,17 +130,21 @@ class _Life:
     removed_at: datetime | None
     removed_in: UUID | None
     removed_by: int | None
+    expired: bool = False
     restored_at: datetime | None = None
     restored_by: int | None = None
+    copies: Sequence[OwnCopy] = ()
 
     @classmethod
-    def now(cls, message: Message) -> "_Life":
+    def now(cls, message: Message, copies: Sequence[OwnCopy]) -> "_Life":
         return cls(
             message.first_fetched_at,
             message.first_fetched_in_id,
             message.expunged_at,
             message.expunged_in_id,
             message.expunged_by_id,
+            message.expired,
+            copies=copies,
         )
 
     @classmethod
@@ -148,22 +155,47 @@ class _Life:
             _moment(stored["removed_at"]),
             _id(stored["removed_in"]),
             stored["removed_by"],
+            stored.get("expired", False),
             _moment(stored["restored_at"]),
             stored["restored_by"],
         )
 
     @property
     def sessions(self) -> set[UUID]:
-        return {session for session in (self.fetched_in, self.removed_in) if session}
+        own = (session for copy in self.copies for session in (copy.fetched_in_id, copy.removed_in_id))
+        return {session for session in (self.fetched_in, self.removed_in, *own) if session}
 
     def events(self, seen: Mapping[UUID, Seen], names: Mapping[int, str]) -> Iterable[Event]:
-        if self.fetched_at:
-            yield Event(Kind.FETCHED, self.fetched_at, seen=_in(self.fetched_in, seen))
-        if self.removed_at:
+        yield from sorted(self._seen(seen), key=_at)
+        if self.removed_at and self.expired:
+            yield Event(Kind.EXPIRED, self.removed_at)
+        elif self.removed_at:
             by = names.get(self.removed_by or 0, "") if self.removed_in is None else ""
             yield Event(Kind.REMOVED, self.removed_at, seen=_in(self.removed_in, seen), by=by)
         if self.restored_at:
             yield Event(Kind.RESTORED, self.restored_at, by=names.get(self.restored_by or 0, ""))
+
+    def _seen(self, seen: Mapping[UUID, Seen]) -> Iterable[Event]:
+        """Who fetched it, and from which own copies it was removed before it left the maildrop for all."""
+        if self.fetched_at:
+            yield Event(Kind.FETCHED, self.fetched_at, seen=_in(self.fetched_in, seen))
+        for copy in self.copies:
+            if copy.fetched_at and copy.fetched_in_id != self.fetched_in:
+                yield Event(Kind.FETCHED, copy.fetched_at, seen=_in(copy.fetched_in_id, seen))
+            if copy.removed_at and copy.removed_at != self.removed_at:
+                yield Event(Kind.PUT_AWAY, copy.removed_at, seen=_in(copy.removed_in_id, seen))
+
+
+def _at(event: Event) -> datetime:
+    assert event.at
+    return event.at
+
+
+def _own_copies(messages: Sequence[Message]) -> dict[int, list[OwnCopy]]:
+    found: dict[int, list[OwnCopy]] = {}
+    for copy in OwnCopy.objects.filter(message__in=[message.pk for message in messages]):
+        found.setdefault(copy.message_id, []).append(copy)
+    return found
 
 
 def _earlier(message: Message) -> list[_Life]:

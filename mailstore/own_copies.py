@@ -7,23 +7,13 @@ password nor another app password knows of that: what they remove is gone for ev
 from typing import Any, Final
 
 from django.db import connection
-from django.db.models import QuerySet
 
 from accounts import audit
 from accounts.models import AppPassword, Mailbox
-from mailstore.models import Message, OwnCopy
+from mailstore.models import OwnCopy
 
 IN_USE: Final = "(app.own_copy AND app.revoked_at IS NULL AND (app.expires_at IS NULL OR app.expires_at > now()))"
 """SQL: whether the app password `app` has an own copy, and its device is waited for."""
-
-
-def of(message: Message) -> QuerySet[OwnCopy]:
-    """What each device did with a message, with its app password; of a device whose view never changed there is none.
-
-    What was revoked or switched off since is told, too.
-    """
-    found: QuerySet[OwnCopy] = OwnCopy.objects.filter(message=message).select_related("app_password")
-    return found.order_by("fetched_at", "removed_at")
 
 
 def expunging(chosen: str) -> str:

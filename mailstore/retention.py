@@ -82,7 +82,9 @@ class Forecast(NamedTuple):
     """What `restore` would bring back into a mailbox, and whether there is room for it."""
 
     messages: int
+    """Also those that come back into the own copies of devices only, which takes no room."""
     octets: int
+    """That they take."""
     used_octets: int
     """Of the mailbox now."""
     quota_octets: int | None
@@ -95,10 +97,17 @@ class Forecast(NamedTuple):
         return 0 if self.room is None else max(0, self.octets - self.room)
 
 
-def forecast(messages: QuerySet[Message], mailbox: Mailbox) -> Forecast:
+def forecast(messages: QuerySet[Message], mailbox: Mailbox, *, undoing: MaildropSession | None = None) -> Forecast:
     """What `restore` of those of these messages that are the mailbox's would do now. A closed one gets nothing back."""
-    chosen = Message.objects.filter(pk__in=messages.order_by().values("pk"), mailbox=mailbox).expunged()
-    found = {"count": 0, "sum": 0} if mailbox.closed_at else chosen.aggregate(count=Count("*"), sum=Sum("octets"))
+    chosen = Message.objects.filter(pk__in=messages.order_by().values("pk"), mailbox=mailbox)
+    found = {"count": 0, "sum": 0}
+    if mailbox.closed_at is None:
+        found = chosen.expunged().aggregate(count=Count("*"), sum=Sum("octets"))
+        lacking = OwnCopy.objects.filter(message__in=chosen.in_maildrop().values("pk")).exclude(removed_at=None)
+        lacking = lacking.filter(app_password__own_copy=True, app_password__revoked_at=None)
+        if undoing is not None:
+            lacking = lacking.filter(removed_in=undoing.pk)
+        found["count"] += lacking.aggregate(count=Count("message", distinct=True))["count"]
     rooms = [room for room in (quota.room(mailbox), limits.room(mailbox)) if room is not None]
     return Forecast(
         messages=found["count"],

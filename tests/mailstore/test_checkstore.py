@@ -8,9 +8,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from accounts import app_passwords
+from accounts.models import AppPassword, Mailbox
 from mailstore import drift, purging, retention
 from mailstore.delivery import CHUNK_OCTETS, Outcome
-from mailstore.models import Message, Store
+from mailstore.models import Message, OwnCopy, Store
 from tests.fixtures import Customer
 from tests.mailstore import post
 from tests.mailstore.retain import DAY, KEEP, at_once, expunge, fill
@@ -39,7 +41,10 @@ def store(acme: Customer, globex: Customer) -> Message:
     expunge(two, three, ago=1 * DAY)
     purging.purge(KEEP)
     retention.restore(Message.objects.filter(pk=two.pk), by=None)
-    return Message.objects.get(mailbox=acme.mailbox, subject="large")
+    large = Message.objects.get(mailbox=acme.mailbox, subject="large")
+    device, _ = app_passwords.create(acme.mailbox, name="Outlook", own_copy=True)
+    OwnCopy.objects.create(tenant=acme.tenant, mailbox=acme.mailbox, app_password=device, message=large)
+    return large
 
 
 def test_there_is_no_drift(store: Message) -> None:
@@ -87,6 +92,29 @@ def test_there_is_no_drift(store: Message) -> None:
             r"content 987654: no message has it .*",
         ),
         (
+            "UPDATE mailstore_owncopy SET message_id = 987654 WHERE message_id = {message}",
+            r"own copy of message 987654 for device {device} in mailbox {mailbox}: the message is gone",
+        ),
+        (
+            "UPDATE mailstore_owncopy SET message_id = {theirs} WHERE message_id = {message}",
+            r"own copy of message {theirs} for device {device} in mailbox {mailbox}: "
+            r"the message is of mailbox {other}",
+        ),
+        (
+            "DELETE FROM accounts_apppassword WHERE id = {device}",
+            r"own copy of message {message} for device {device} in mailbox {mailbox}: the device is gone",
+        ),
+        (
+            "UPDATE accounts_apppassword SET tenant_id = (SELECT tenant_id FROM accounts_mailbox WHERE id = {other}),"
+            " mailbox_id = {other} WHERE id = {device}",
+            r"own copy of message {message} for device {device} in mailbox {mailbox}: "
+            r"the device is of mailbox {other}",
+        ),
+        (
+            "UPDATE mailstore_owncopy SET removed_at = now() WHERE message_id = {message}",
+            r"message {message}: is in the maildrop of mailbox {mailbox}, and every device with an own copy .*",
+        ),
+        (
             "UPDATE mailstore_deliveryledger SET digest = 'x' WHERE ctid = "
             "(SELECT ctid FROM mailstore_deliveryledger WHERE mailbox_id = {mailbox} LIMIT 1)",
             r"delivery ledger of mailbox {mailbox}: a digest of 1 octets, delivered at .*",
@@ -101,6 +129,9 @@ def test_each_drift_is_a_line(store: Message, statement: str, line: str, capsys:
         "content": store.content_id,
         "octets": store.content.octets,
         "more": store.content.octets + 1,
+        "device": AppPassword.objects.get().pk,
+        "other": Mailbox.objects.get(address="an@globex.test").pk,
+        "theirs": Message.objects.filter(mailbox__address="an@globex.test")[0].pk,
     }
     with connection.cursor() as cursor:
         cursor.execute(statement.format(**names))

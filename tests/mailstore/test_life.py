@@ -129,7 +129,7 @@ def test_a_hundred_lives_take_as_many_statements_as_one(
         add_message(acme.mailbox, first_fetched_in=session, expunged_in=session)
         add_message(acme.mailbox, expunged_at=timezone.now(), expunged_by=user, earlier=None)
     messages = list(Message.objects.select_related("mailbox", "tenant"))
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         assert len(life.of(messages, kept=KEPT)) == 60
     with django_assert_num_queries(0):
         assert life.of([], kept=KEPT) == {}

@@ -12,7 +12,8 @@ from django.utils import timezone
 
 from accounts import app_passwords, provisioning
 from accounts.models import AppPassword, AuditEvent, Mailbox
-from mailstore import drift, own_copies, purging, retention
+from mailstore import drift, life, purging, retention
+from mailstore.life import Kind
 from mailstore.maildrop import InUse, LockLost, Maildrop, Maildrops, Suspended, WrongPassword
 from mailstore.models import MaildropSession, Message, OwnCopy
 from mailstore.quota import QuotaExceeded
@@ -105,7 +106,7 @@ async def test_what_a_device_removes_is_gone_for_that_device_only(
     assert (row.end, row.fetched, row.expunged, row.view, row.own_copy) == ("quit", 2, 2, office.row.pk, True)
     first = await Message.objects.aget(pk=three[0].pk)
     assert (first.expunged_at, first.first_fetched_in_id) == (None, began)
-    [copy] = await orm(lambda: list(own_copies.of(first)))
+    copy = await OwnCopy.objects.select_related("app_password").aget(message=first)
     assert (copy.app_password.name, copy.fetched_in_id, copy.removed_in_id) == ("Outlook office", began, began)
     assert copy.fetched_at
     assert copy.removed_at
@@ -204,7 +205,7 @@ async def test_the_first_fetch_by_anybody_is_the_messages_and_each_devices_is_it
     third = await office.session(maildrops, fetch=[1])
     assert third != second
     assert (await Message.objects.aget(pk=three[0].pk)).first_fetched_in_id == first
-    copies = await orm(lambda: {copy.app_password.name: copy.fetched_in_id for copy in own_copies.of(three[0])})
+    copies = await orm(lambda: dict(OwnCopy.objects.values_list("app_password__name", "fetched_in")))
     assert copies == {"Phone": first, "Outlook office": second}
 
 
@@ -309,6 +310,40 @@ async def test_undoing_a_session_brings_its_messages_back_for_that_device_alone(
         1,
     )
     assert (await office.sees(maildrops))[0] == f"{all_three[1]}.2"
+
+
+async def test_the_life_of_a_message_tells_of_each_device(
+    maildrops: Maildrops, acme: Customer, office: Device, phone: Device, three: list[Message]
+) -> None:
+    await phone.session(maildrops, fetch=[1])
+    await office.session(maildrops, fetch=[1], remove=[1])
+    await phone.session(maildrops, remove=[1])
+
+    def told() -> list[tuple[Kind, str]]:
+        message = Message.objects.select_related("mailbox", "tenant").get(pk=three[0].pk)
+        events = life.of([message], kept=KEEP.retention)[message.pk]
+        return [(event.kind, event.seen.device) for event in events if event.seen]
+
+    assert await orm(told) == [
+        (Kind.FETCHED, "Phone"),
+        (Kind.FETCHED, "Outlook office"),
+        (Kind.PUT_AWAY, "Outlook office"),
+        (Kind.REMOVED, "Phone"),
+    ]
+
+
+async def test_what_would_come_back_is_forecast(
+    maildrops: Maildrops, acme: Customer, office: Device, phone: Device, three: list[Message]
+) -> None:
+    undone = await office.session(maildrops, remove=[1, 2])
+    await phone.session(maildrops, remove=[1])
+    found = await MaildropSession.objects.aget(pk=undone)
+
+    def forecast(mailbox: Mailbox) -> tuple[int, int]:
+        told = retention.forecast(retention.removed_in(found), mailbox, undoing=found)
+        return told.messages, told.octets
+
+    assert await sync_to_async(forecast)(acme.mailbox) == (2, three[0].octets)
 
 
 async def test_what_comes_back_into_a_view_takes_no_room(
