@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
@@ -244,6 +245,24 @@ class QuotaField(forms.Field):
             raise ValidationError(f"{error}.") from None
 
 
+class DaysField(forms.Field):
+    """A time in whole days; empty is none."""
+
+    widget = forms.NumberInput
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"required": False, **options})
+
+    def prepare_value(self, value: Any) -> Any:
+        return value.days if isinstance(value, timedelta) else value
+
+    def to_python(self, value: Any) -> timedelta | None:
+        try:
+            return timedelta(days=int(value)) if value else None
+        except (ValueError, OverflowError):
+            raise ValidationError(gettext("Say a number of days.")) from None
+
+
 class WordsField(forms.CharField):
     """Words separated by blanks or commas, as a list."""
 
@@ -403,6 +422,11 @@ class TenantAddForm(ProvisioningForm):
 
 
 class TenantForm(_Limited):
+    keep_time = DaysField(
+        label=_("Keep-time"),
+        help_text=_("Days that mail stays in a maildrop; then it is removed, and can be restored. Empty: for ever."),
+    )
+
     class Meta:
         model = Tenant
         fields = ("name", "external_id", "reseller", "retention", "admin_mailbox")
@@ -413,7 +437,7 @@ class TenantForm(_Limited):
             self.fields.pop("reseller", None)
 
     def write(self) -> Any:
-        values = self.given("name", "external_id", "reseller", "retention", "admin_mailbox")
+        values = self.given("name", "external_id", "reseller", "retention", "keep_time", "admin_mailbox")
         provisioning.change_tenant(self.instance, **values)
         self.limit(self.instance)
         return self.instance
@@ -439,7 +463,8 @@ class TenantAdmin(_LimitedPage):
         if obj is None:
             return ("slug", "name", *whose, "external_id")
         return (
-            "slug", "name", "external_id", *whose, "retention", "admin_mailbox", "has", *self.limit_fields(request),
+            "slug", "name", "external_id", *whose, "retention", "keep_time", "admin_mailbox", "has",
+            *self.limit_fields(request),
             "created_at", "closed_at", "pages",
         )  # fmt: skip
 
@@ -776,6 +801,12 @@ class MailboxForm(ProvisioningForm):
     )
     password = _password_field(_("Empty: it stays as it is."))
     quota_octets = QuotaField(label=_("Quota"))
+    keep_time = DaysField(
+        label=_("Keep-time"),
+        help_text=_(
+            "Days that mail stays in the maildrop; then it is removed, and can be restored. Empty: the tenant's."
+        ),
+    )
     fields_for: ClassVar = {"password": ("password",), "hold": ("legal_hold",)}
 
     class Meta:
@@ -789,7 +820,9 @@ class MailboxForm(ProvisioningForm):
         mailbox = Mailbox.objects.select_related("user").get(pk=self.instance.pk)
         provisioning.change_mailbox(
             mailbox,
-            **self.given("name", "external_id", "quota_octets", "pop3_enabled", "allowed_networks", "retention"),
+            **self.given(
+                "name", "external_id", "quota_octets", "pop3_enabled", "allowed_networks", "retention", "keep_time"
+            ),
         )
         provisioning.set_state(mailbox, self.cleaned_data["state"], reason=self.cleaned_data["state_reason"])
         if "legal_hold" in self.fields:
@@ -877,6 +910,7 @@ class MailboxAdmin(Importing, Provisioned):
                         "pop3_enabled",
                         "allowed_networks",
                         "retention",
+                        "keep_time",
                         hold,
                     )
                 },
@@ -1116,13 +1150,30 @@ class AliasAdmin(Importing, Provisioned):
 # --- What devices and programs sign in with ------------------------------------------------------------------------
 
 
-class AppPasswordAddForm(ProvisioningForm):
+class AppPasswordForm(ProvisioningForm):
     scopes = forms.MultipleChoiceField(choices=AppPassword.Scope.choices, initial=[AppPassword.Scope.POP3])
     allowed_networks = WordsField(help_text=_("Where it may be used from, such as 192.0.2.0/24. Empty: anywhere."))
 
     class Meta:
         model = AppPassword
-        fields = ("mailbox", "name", "expires_at")
+        fields: tuple[str, ...] = ("name", "expires_at", "own_copy")
+        help_texts: ClassVar = {
+            "own_copy": _(
+                "The device has its own view of the maildrop: what it removes is gone for that device only, and"
+                " another device still gets it. A message leaves the mailbox when every device with an own copy has"
+                " removed it. Without: what it removes is gone for everybody."
+            )
+        }
+
+    def write(self) -> AppPassword:
+        row = AppPassword.objects.get(pk=self.instance.pk)
+        app_passwords.change(row, **self.cleaned_data)
+        return row
+
+
+class AppPasswordAddForm(AppPasswordForm):
+    class Meta(AppPasswordForm.Meta):
+        fields = ("mailbox", *AppPasswordForm.Meta.fields)
 
     def write(self) -> AppPassword:
         values = dict(self.cleaned_data)
@@ -1132,13 +1183,10 @@ class AppPasswordAddForm(ProvisioningForm):
 
 
 class _Revocable(Provisioned):
-    """A page of what can only be made, and revoked."""
+    """A page of what somebody signs in with, until it is revoked."""
 
     ending = (_("Revoke"), _("Revoked"))
     meaning = _("Nothing can sign in with it any more.")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or obj.revoked_at is None)
@@ -1149,9 +1197,12 @@ class AppPasswordAdmin(_Revocable):
     """Passwords of single devices. Each is shown once."""
 
     resource = "app-passwords"
+    form = AppPasswordForm
     add_form = AppPasswordAddForm
-    list_display = ("name", "mailbox", "tenant", "expires_at", "last_used_at", "last_used_address", "revoked_at")
-    list_filter = (TenantFilter,)
+    list_display = (
+        "name", "mailbox", "tenant", "own_copy", "expires_at", "last_used_at", "last_used_address", "revoked_at",
+    )  # fmt: skip
+    list_filter = ("own_copy", TenantFilter)
     list_select_related = ("mailbox", "tenant")
     ordering = ("-pk",)
     search_fields = ("mailbox__address__startswith",)
@@ -1160,11 +1211,17 @@ class AppPasswordAdmin(_Revocable):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if obj is None:
-            return ("mailbox", "name", "scopes", "allowed_networks", "expires_at")
+            return ("mailbox", "name", "own_copy", "scopes", "allowed_networks", "expires_at")
         return (
-            "mailbox", "name", "scopes", "allowed_networks", "expires_at", "last_used_at", "last_used_address",
-            "created_at", "revoked_at",
+            "mailbox", "name", "own_copy", "scopes", "allowed_networks", "expires_at", "last_used_at",
+            "last_used_address", "created_at", "revoked_at",
         )  # fmt: skip
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("mailbox", "last_used_at", "last_used_address", "created_at", "revoked_at") if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
 
     def end(self, row: Any) -> None:
         app_passwords.revoke(row)
@@ -1236,6 +1293,9 @@ class ApiTokenAdmin(_Revocable):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("shown_domains",) if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
     def end(self, row: Any) -> None:
         tokens.revoke(row)

@@ -7,7 +7,7 @@ of their ids.
 import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import Count, Q, QuerySet, Sum
@@ -45,15 +45,18 @@ def kept_for(mailbox: Mailbox, *, default: timedelta) -> timedelta:
 
 
 def removed_in(session: MaildropSession) -> MessageQuerySet:
-    """The messages that a session removed: out of the maildrop, or out of the view of its device alone.
+    """The messages that a session removed: out of the maildrop, or out of its device's own copy, if that is in use.
 
     Restored with `undoing=session`, they undo it.
     """
     mailbox = Message.objects.filter(mailbox=session.mailbox_id)
     if not session.own_copy:
         return mailbox.filter(expunged_in=session.pk)
-    own = OwnCopy.objects.filter(removed_in=session.pk, mailbox=session.mailbox_id).values("message")
-    return mailbox.filter(Q(expunged_in=session.pk) | Q(pk__in=own))
+    own = OwnCopy.objects.filter(removed_in=session.pk, mailbox=session.mailbox_id).filter(_IN_USE)
+    return mailbox.filter(Q(expunged_in=session.pk) | Q(pk__in=own.values("message")))
+
+
+_IN_USE: Final = Q(app_password__own_copy=True, app_password__revoked_at=None)
 
 
 def removed_since(mailbox: Mailbox, moment: datetime) -> MessageQuerySet:
@@ -104,7 +107,7 @@ def forecast(messages: QuerySet[Message], mailbox: Mailbox, *, undoing: Maildrop
     if mailbox.closed_at is None:
         found = chosen.expunged().aggregate(count=Count("*"), sum=Sum("octets"))
         lacking = OwnCopy.objects.filter(message__in=chosen.in_maildrop().values("pk")).exclude(removed_at=None)
-        lacking = lacking.filter(app_password__own_copy=True, app_password__revoked_at=None)
+        lacking = lacking.filter(_IN_USE)
         if undoing is not None:
             lacking = lacking.filter(removed_in=undoing.pk)
         found["count"] += lacking.aggregate(count=Count("message", distinct=True))["count"]

@@ -12,7 +12,7 @@ from accounts import addresses, app_passwords
 from accounts.addresses import BadAddress
 from accounts.api.named import GONE
 from accounts.api.problems import Problem
-from accounts.api.serializers import Moment, Network, Strict, Text
+from accounts.api.serializers import Moment, Network, Strict, Text, Truth
 from accounts.api.views import Resource
 from accounts.models import AppPassword, Mailbox
 
@@ -23,8 +23,8 @@ class AppPasswordShown(serializers.ModelSerializer[AppPassword]):
     class Meta:
         model = AppPassword
         fields: ClassVar = [
-            "id", "name", "scopes", "allowed_networks", "expires_at", "revoked_at", "last_used_at", "last_used_address",
-            "created_at",
+            "id", "name", "scopes", "allowed_networks", "own_copy", "expires_at", "revoked_at", "last_used_at",
+            "last_used_address", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -47,6 +47,11 @@ class AppPasswordWanted(Strict):
         child=serializers.ChoiceField(choices=AppPassword.Scope.choices), required=False, allow_empty=False
     )
     allowed_networks = serializers.ListField(child=Network(), required=False, max_length=100)
+    own_copy = Truth(
+        required=False,
+        help_text="What the device removes is gone for that device only; a message leaves the maildrop when all devices"
+        " with an own copy have removed it. False: what it removes is gone for everybody.",
+    )
     expires_at = Moment(required=False, allow_null=True)
 
 
@@ -82,7 +87,11 @@ class AppPasswords(Resource):
 
     @extend_schema(request=AppPasswordChange, responses={200: AppPasswordShown})
     def partial_update(self, request: Request, address: str, id: str) -> HttpResponseBase:
-        """Change what the body names. Sessions that could not begin with it now end."""
+        """Change what the body names. Sessions that could not begin with it now end.
+
+        An own copy begins with all that is in the maildrop. When it ends, what all others with one have removed leaves
+        the maildrop.
+        """
         row = self.find(lock=True)
         app_passwords.change(row, **self.body(AppPasswordChange))
         return self.answer(row)

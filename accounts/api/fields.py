@@ -28,6 +28,13 @@ class Seconds(Whole):
         return int(value.total_seconds())
 
 
+class Days(Seconds):
+    """A time in whole days, said in seconds."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"min_value": 86400, **options})
+
+
 class LimitsWanted(Strict):
     """How much it may have; null is no limit. What is not named stays."""
 

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from accounts import addresses, permissions, provisioning
 from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
-from accounts.api.fields import ExternalId, Seconds, closing
+from accounts.api.fields import Days, ExternalId, Seconds, closing
 from accounts.api.filters import At, Flag
 from accounts.api.named import Named
 from accounts.api.problems import Problem, about, of_refusal
@@ -40,8 +40,8 @@ an@example.test,correct horse battery,,1G,An Example
 binh@example.test,,{SSHA}ODzbSbYbgrHFcSc9WvKqh5sYsWFhYmNk,,
 """
 EXPORTED = """\
-address,quota,name,external_id,state,state_reason,pop3,allowed_networks,retention\r
-an@example.test,1G,An Example,customer-4711,active,,on,192.0.2.0/24,14d\r
+address,quota,name,external_id,state,state_reason,pop3,allowed_networks,retention,keep_time\r
+an@example.test,1G,An Example,customer-4711,active,,on,192.0.2.0/24,14d,365d\r
 """
 
 
@@ -51,13 +51,18 @@ class MailboxShown(serializers.ModelSerializer[Mailbox]):
     tenant = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     domain = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
     retention = Seconds(read_only=True, allow_null=True, help_text="Seconds. Null: the tenant's.")
+    keep_time = Seconds(
+        read_only=True,
+        allow_null=True,
+        help_text="Seconds, of whole days: mail that is in the maildrop for longer is expunged. Null: the tenant's.",
+    )
 
     class Meta:
         model = Mailbox
         fields: ClassVar = [
             "id", "address", "tenant", "domain", "name", "external_id", "state", "state_reason", "legal_hold",
             "quota_octets", "used_octets", "message_count", "pop3_enabled", "allowed_networks", "retention",
-            "last_login_at", "last_login_address", "closed_at", "created_at",
+            "keep_time", "last_login_at", "last_login_address", "closed_at", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -81,6 +86,11 @@ class MailboxValues(Strict):
         child=Network(), required=False, max_length=100, help_text="Such as 192.0.2.0/24. Empty: anywhere."
     )
     retention = Seconds(required=False, allow_null=True, help_text="Seconds. Null: the tenant's.")
+    keep_time = Days(
+        required=False,
+        allow_null=True,
+        help_text="Seconds, of whole days: mail that is in the maildrop for longer is expunged. Null: the tenant's.",
+    )
     release = Truth(required=False, write_only=True, help_text="Give the address away although it is in quarantine.")
 
 
@@ -330,8 +340,8 @@ class Mailboxes(Named, Spreadsheets):
         """Add the mailboxes of a CSV file, all or none: 422 `bad-rows` says which lines cannot be, and why.
 
         Columns: address, password, password_hash, quota, name, external_id, state, state_reason, pop3,
-        allowed_networks, retention; without a line that names them, address, password, quota. Those that exist stay as
-        they are, unless they are to be updated.
+        allowed_networks, retention, keep_time; without a line that names them, address, password, quota. Those that
+        exist stay as they are, unless they are to be updated.
         """
         return self.imported(
             mailboxes,

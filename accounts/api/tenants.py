@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from accounts import addresses, permissions, provisioning
 from accounts.api.fields import (
+    Days,
     ExternalId,
     HasShown,
     LimitsShown,
@@ -117,6 +118,11 @@ class TenantShown(serializers.ModelSerializer[Tenant]):
 
     reseller = serializers.SlugRelatedField[Reseller](slug_field="slug", read_only=True, allow_null=True)
     retention = Seconds(read_only=True, allow_null=True, help_text="Seconds. Null: the host's.")
+    keep_time = Seconds(
+        read_only=True,
+        allow_null=True,
+        help_text="Seconds, of whole days: mail that is in a maildrop for longer is expunged. Null: none is.",
+    )
     admin_mailbox = serializers.SlugRelatedField[Any](slug_field="address", read_only=True, allow_null=True)
     limits = serializers.SerializerMethodField()
     has = serializers.SerializerMethodField()
@@ -124,8 +130,8 @@ class TenantShown(serializers.ModelSerializer[Tenant]):
     class Meta:
         model = Tenant
         fields: ClassVar = [
-            "slug", "name", "external_id", "reseller", "retention", "admin_mailbox", "content_roles", "limits", "has",
-            "closed_at", "created_at",
+            "slug", "name", "external_id", "reseller", "retention", "keep_time", "admin_mailbox", "content_roles",
+            "limits", "has", "closed_at", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -147,6 +153,11 @@ class TenantWanted(Strict):
     reseller = Text(max_length=63, required=False, allow_null=True, help_text="Whose it is. Operators say.")
     retention = Seconds(
         required=False, allow_null=True, help_text="Seconds that expunged mail can be restored. Null: the host's."
+    )
+    keep_time = Days(
+        required=False,
+        allow_null=True,
+        help_text="Seconds, of whole days: mail that is in a maildrop for longer is expunged. Null: none is.",
     )
     admin_mailbox = Text(
         max_length=320, required=False, allow_null=True, help_text="Takes the mail to postmaster@ where nobody does."

@@ -10,6 +10,7 @@ urlpatterns = [
     path("password/", password.change, name="owner-password"),
     path("language/", language.choose, name="owner-language"),
     path("devices/", devices.devices, name="owner-devices"),
+    path("devices/<int:id>/own-copy/", devices.own_copy, name="owner-device-own-copy"),
     path("devices/<int:id>/revoke/", devices.revoke, name="owner-device-revoke"),
     path("set-up/", set_up.steps, name="owner-set-up"),
     path("set-up/profile/", set_up.profile, name="owner-profile"),

@@ -90,10 +90,10 @@ def retention(time: timedelta | None) -> timedelta | None:
 
 
 def keep_time(time: timedelta | None) -> timedelta | None:
-    """How long mail stays in a maildrop, or None. Raises `BadValue`."""
-    if time is not None and not SHORTEST_KEEP_TIME <= time <= _LONGEST_RETENTION:
+    """How long mail stays in a maildrop, in whole days, or None: for ever. Raises `BadValue`."""
+    if time is not None and (time % timedelta(days=1) or not SHORTEST_KEEP_TIME <= time <= _LONGEST_RETENTION):
         limits = {"least": SHORTEST_KEEP_TIME.days, "most": _LONGEST_RETENTION.days}
-        raise BadValue(_("a keep-time is from %(least)s to %(most)s days") % limits, field="keep_time")
+        raise BadValue(_("a keep-time is from %(least)s to %(most)s whole days") % limits, field="keep_time")
     return time
 
 

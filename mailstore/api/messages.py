@@ -6,7 +6,7 @@ from uuid import UUID
 
 import django_filters as filters
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
@@ -25,13 +25,38 @@ from accounts.api.views import needs
 from accounts.models import User
 from mailstore import exporting, retention
 from mailstore.api.within import ADDRESS, ID, MOST, OfMailbox, OfWhom, Searched, Whole
-from mailstore.models import MaildropSession, Message
+from mailstore.models import MaildropSession, Message, OwnCopy
 from mailstore.quota import QuotaExceeded
 from mailstore.retention import Moved
 
 MOST_IDS: Final = 10_000
 """Messages that one request names."""
 _NAMED: Final = 100  # unknown ids that a problem tells
+
+
+class OwnCopyShown(serializers.ModelSerializer[OwnCopy]):
+    """What a device with an own copy of the maildrop did with a message."""
+
+    device = serializers.SlugRelatedField[Any](source="app_password", slug_field="name", read_only=True)
+    app_password_id = serializers.IntegerField(read_only=True)
+    fetched_in = serializers.UUIDField(
+        source="fetched_in_id", read_only=True, allow_null=True, help_text="The session."
+    )
+    removed_in = serializers.UUIDField(
+        source="removed_in_id", read_only=True, allow_null=True, help_text="The session."
+    )
+
+    class Meta:
+        model = OwnCopy
+        fields: ClassVar = [
+            "app_password_id", "device", "fetched_at", "fetched_in", "removed_at", "removed_in", "returns",
+        ]  # fmt: skip
+        read_only_fields = fields
+        extra_kwargs: ClassVar = {
+            "fetched_at": {"help_text": "When this device first fetched it."},
+            "removed_at": {"help_text": "Since then it is gone for this device. Null: it is not."},
+            "returns": {"help_text": "How often it was brought back for this device."},
+        }
 
 
 class MessageShown(serializers.ModelSerializer[Message]):
@@ -47,6 +72,7 @@ class MessageShown(serializers.ModelSerializer[Message]):
         source="expunged_in_id", read_only=True, allow_null=True, help_text="The session that removed it."
     )
     expunged_by = serializers.SerializerMethodField(help_text="`user 7`; empty: a session, a token or a command.")
+    own_copies = OwnCopyShown(many=True, read_only=True, help_text="Of the devices that have one, and did something.")
     purge_due_at = serializers.SerializerMethodField(
         help_text="When it goes for good. Null: it is in the maildrop, or must be kept."
     )
@@ -56,13 +82,14 @@ class MessageShown(serializers.ModelSerializer[Message]):
         fields: ClassVar = [
             "id", "mailbox", "state", "unique_id", "subject", "sender", "message_id", "date", "reverse_path", "octets",
             "delivered_at", "first_fetched_at", "first_fetched_in", "expunged_at", "expunged_in", "expunged_by",
-            "purge_due_at",
+            "expired", "own_copies", "purge_due_at",
         ]  # fmt: skip
         read_only_fields = fields
         extra_kwargs: ClassVar = {
             "sender": {"help_text": "The From of its header."},
             "message_id": {"help_text": "The Message-ID of its header."},
             "date": {"help_text": "The Date of its header."},
+            "expired": {"help_text": "It was removed because its keep-time ended."},
             "octets": {"help_text": "As POP3 counts them, with what was added on arrival."},
         }
 
@@ -153,6 +180,9 @@ class MessageFilters(filters.FilterSet):  # type: ignore[misc] # django-filter h
         if found is None:
             return rows.none()
         in_it = Q(first_fetched_in=found.pk) | Q(expunged_in=found.pk)
+        if found.own_copy:
+            own = OwnCopy.objects.filter(Q(fetched_in=found.pk) | Q(removed_in=found.pk), app_password=found.view)
+            in_it |= Q(pk__in=own.values("message"))
         return rows.filter(in_it, mailbox=found.mailbox_id)
 
     def of_message_id(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
@@ -162,7 +192,8 @@ class MessageFilters(filters.FilterSet):  # type: ignore[misc] # django-filter h
     def of_unique_id(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
         wanted = Q(kept_unique_id=text)
         try:
-            mailbox, epoch, uid = (int(part, 16) for part in text.split("."))
+            # A device with an own copy may have been shown a fourth number.
+            mailbox, epoch, uid = (int(part, 16) for part in text.split(".", 3)[:3])
         except ValueError:
             return rows.filter(wanted)
         if max(mailbox, epoch, uid) > MOST or epoch >= 2**31:
@@ -178,7 +209,11 @@ class _Messages(Searched):
     """What is the same for the messages of one mailbox and of many."""
 
     resource = "messages"
-    queryset = Message.objects.select_related("mailbox", "tenant").defer("trace")
+    queryset = (
+        Message.objects.select_related("mailbox", "tenant")
+        .prefetch_related(Prefetch("own_copies", OwnCopy.objects.select_related("app_password")))
+        .defer("trace")
+    )
     serializer_class = MessageShown
     lookup_field = "id"
     lookup_value_regex = "[0-9]{1,18}"
@@ -200,12 +235,12 @@ class _Messages(Searched):
             raise Problem("unknown-message", errors=errors[:_NAMED])
         return chosen
 
-    def _removed_in(self, session: UUID) -> QuerySet[Message]:
+    def _undo(self, session: UUID) -> HttpResponseBase:
         found = MaildropSession.objects.visible_to(self.principal).filter(pk=session).first()
         if found is None or not self._is_here(found):
             text = f"There is no session {session}."
             raise Problem("unknown-session", text, field="session")
-        return retention.removed_in(found)
+        return self._restore(retention.removed_in(found), undoing=found)
 
     def _is_here(self, session: MaildropSession) -> bool:
         return True
@@ -216,9 +251,9 @@ class _Messages(Searched):
         self.would("expunge", _sentence("removes", moved, "from"), **moved._asdict())
         return Response(MovedShown(moved).data)
 
-    def _restore(self, chosen: QuerySet[Message]) -> HttpResponseBase:
+    def _restore(self, chosen: QuerySet[Message], undoing: MaildropSession | None = None) -> HttpResponseBase:
         try:
-            moved = retention.restore(chosen, by=self._by())
+            moved = retention.restore(chosen, by=self._by(), undoing=undoing)
         except QuotaExceeded as refusal:
             raise Problem("no-room", f"{refusal}: nothing was restored.", octets=refusal.octets) from None
         self.would("restore", _sentence("restores", moved, "to"), **moved._asdict())
@@ -253,9 +288,13 @@ class Messages(_Messages):
     @needs("restore")
     @action(detail=False, methods=["post"], pagination_class=None)
     def restore(self, request: Request) -> HttpResponseBase:
-        """Bring removed messages back into their maildrops. They are new to every client. All or none."""
+        """Bring removed messages back into their maildrops. They are new to every client. All or none.
+
+        Those that only the own copies of devices lack come back for these devices: of all that removed them, or of the
+        session's alone.
+        """
         wanted = self.body(Restored)
-        return self._restore(self._chosen(wanted["ids"]) if "ids" in wanted else self._removed_in(wanted["session"]))
+        return self._restore(self._chosen(wanted["ids"])) if "ids" in wanted else self._undo(wanted["session"])
 
 
 @extend_schema_view(
@@ -275,11 +314,15 @@ class MailboxMessages(OfMailbox, _Messages):
     @needs("restore")
     @action(detail=False, methods=["post"], pagination_class=None)
     def restore(self, request: Request, address: str) -> HttpResponseBase:
-        """Bring removed messages back into the maildrop. They are new to every client. All or none."""
+        """Bring removed messages back into the maildrop. They are new to every client. All or none.
+
+        Those that only the own copies of devices lack come back for these devices: of all that removed them, or of the
+        session's alone.
+        """
         wanted = self.body(RestoredHere)
         if "as_of" in wanted:
             return self._restore(retention.removed_since(self.mailbox, wanted["as_of"]))
-        return self._restore(self._chosen(wanted["ids"]) if "ids" in wanted else self._removed_in(wanted["session"]))
+        return self._restore(self._chosen(wanted["ids"])) if "ids" in wanted else self._undo(wanted["session"])
 
     @extend_schema(request=Ids, responses={200: MovedShown}, filters=False, examples=[_MOVED])
     @needs("expunge")

@@ -17,10 +17,13 @@ from mailstore.models import MaildropSession
 
 
 class SessionShown(serializers.ModelSerializer[MaildropSession]):
-    """A POP3 session. While it is open, no other has its maildrop."""
+    """A POP3 session. While it is open, no other has its maildrop, or its device's own copy of it."""
 
     mailbox = serializers.SlugRelatedField[Any](slug_field="address", read_only=True)
     open = serializers.SerializerMethodField()
+    own_copy = serializers.BooleanField(
+        read_only=True, help_text="Whether its device had an own copy: what it removed was gone for that device only."
+    )
     end = serializers.ChoiceField(
         choices=[*MaildropSession.End.choices, ("", "open")],
         read_only=True,
@@ -30,8 +33,8 @@ class SessionShown(serializers.ModelSerializer[MaildropSession]):
     class Meta:
         model = MaildropSession
         fields: ClassVar = [
-            "id", "mailbox", "open", "app_password_id", "client_address", "secure", "started_at", "ended_at", "end",
-            "fetched", "expunged",
+            "id", "mailbox", "open", "app_password_id", "own_copy", "client_address", "secure", "started_at",
+            "ended_at", "end", "fetched", "expunged",
         ]  # fmt: skip
         read_only_fields = fields
         extra_kwargs: ClassVar = {

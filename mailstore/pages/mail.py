@@ -56,7 +56,9 @@ def sessions_list(request: HttpRequest, owner: Owner) -> HttpResponseBase:
 def session(request: HttpRequest, owner: Owner, id: UUID) -> HttpResponseBase:
     """One session, and what it removed."""
     found = _session(owner, id)
-    removed = Paginator(_removed_in(owner, found), _ON_A_PAGE).get_page(request.GET.get("page"))
+    removed = Paginator(retention.removed_in(found).order_by("-expunged_at", "-pk"), _ON_A_PAGE).get_page(
+        request.GET.get("page")
+    )
     [named] = _named(owner, [found])
     return visits.page(request, owner, "session", session=named, listed=removed, kept=_kept(owner))
 
@@ -76,7 +78,7 @@ def end_session(request: HttpRequest, owner: Owner, id: UUID) -> HttpResponseBas
 def undo_session(request: HttpRequest, owner: Owner, id: UUID) -> HttpResponseBase:
     """Bring back all that a session removed."""
     found = _session(owner, id)
-    _restore(request, owner, _removed_in(owner, found))
+    _restore(request, owner, retention.removed_in(found), undoing=found)
     return redirect("owner-session", id)
 
 
@@ -97,12 +99,14 @@ def removed(request: HttpRequest, owner: Owner) -> HttpResponseBase:
 def restore(request: HttpRequest, owner: Owner) -> HttpResponseBase:
     """Bring the chosen messages back."""
     chosen = [int(text) for text in request.POST.getlist("message") if text.isascii() and text.isdigit()]
+    back = request.POST.get("back", "")
+    undoing = _session(owner, UUID(back)) if _is_id(back) else None
     if not chosen:
         notes.error(request, _("Choose the messages that are to come back."))
     else:
-        _restore(request, owner, _removed(owner).filter(pk__in=chosen))
-    back = request.POST.get("back", "")
-    return redirect("owner-session", UUID(back)) if _is_id(back) else redirect("owner-removed")
+        removed = retention.removed_in(undoing) if undoing else _removed(owner)
+        _restore(request, owner, removed.filter(pk__in=chosen), undoing=undoing)
+    return redirect("owner-session", undoing.pk) if undoing else redirect("owner-removed")
 
 
 @require_safe
@@ -138,18 +142,16 @@ def _removed(owner: Owner) -> MessageQuerySet:
     return found
 
 
-def _removed_in(owner: Owner, session: MaildropSession) -> MessageQuerySet:
-    return _removed(owner).filter(expunged_in=session.pk)
-
-
 def _kept(owner: Owner) -> Any:
     """How long what was removed can be brought back."""
     return retention.kept_for(owner.mailbox, default=settings.MAILHOST_RETENTION)
 
 
-def _restore(request: HttpRequest, owner: Owner, messages: MessageQuerySet) -> None:
+def _restore(
+    request: HttpRequest, owner: Owner, messages: MessageQuerySet, *, undoing: MaildropSession | None = None
+) -> None:
     try:
-        restored, *_rest = retention.restore(messages, by=owner.user)
+        restored, *_rest = retention.restore(messages, by=owner.user, undoing=undoing)
     except QuotaExceeded:
         notes.error(request, _("There is no room for that many messages, so none came back. Make room first."))
         return
