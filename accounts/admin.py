@@ -14,7 +14,7 @@ from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -47,6 +47,7 @@ from accounts.models import (
     Domain,
     FailedLogin,
     Mailbox,
+    Plan,
     Reseller,
     Role,
     Tenant,
@@ -307,7 +308,7 @@ class _Limited(ProvisioningForm):
     max_mailboxes = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
     max_aliases = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
     max_octets = QuotaField(label=_("Max octets"), help_text=_("Of all its mail together: 500M, 1G. Empty: no limit."))
-    fields_for: ClassVar = {"limits": limits.FIELDS}
+    fields_for: ClassVar = {"limits": (*limits.FIELDS, "plan")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if target := kwargs.get("instance"):
@@ -406,18 +407,92 @@ class ResellerAdmin(_LimitedPage):
         provisioning.remove_reseller(row)
 
 
+class PlanAddForm(ProvisioningForm):
+    max_octets = QuotaField(label=_("Max octets"))
+
+    class Meta:
+        model = Plan
+        fields = ("slug", "name", "reseller", "max_domains", "max_mailboxes", "max_aliases")
+
+    def write(self) -> Plan:
+        values = dict(self.cleaned_data)
+        if self.principal.reseller_id is not None:
+            values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
+        plan, added = provisioning.add_plan(values.pop("slug"), **values)
+        if not added:
+            raise provisioning.Taken(gettext("there is a plan %(plan)s already") % {"plan": plan})
+        return plan
+
+
+class PlanForm(ProvisioningForm):
+    max_octets = QuotaField(label=_("Max octets"))
+
+    class Meta:
+        model = Plan
+        fields = ("name", "max_domains", "max_mailboxes", "max_aliases")
+
+    def write(self) -> Any:
+        plan = Plan.objects.get(pk=self.instance.pk)
+        provisioning.change_plan(plan, **self.given("name", *limits.FIELDS))
+        return plan
+
+
+@admin.register(Plan)
+class PlanAdmin(Provisioned):
+    """Plans: what tenants may have, under a name. A change holds for all who have it."""
+
+    resource = "plans"
+    meaning = _("No tenant may have it any more.")
+    form = PlanForm
+    add_form = PlanAddForm
+    list_display = ("slug", "name", "reseller", "max_domains", "max_mailboxes", "max_aliases", "octets", "tenants")
+    list_select_related = ("reseller",)
+    ordering = ("slug", "pk")
+    search_fields = ("slug__startswith", "name__icontains")
+    autocomplete_fields = ("reseller",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        found: QuerySet[Any] = super().get_queryset(request).annotate(having=Count("tenants"))
+        return found
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        shown = super().get_list_display(request)
+        return shown if _is_host_wide(request) else [column for column in shown if column != "reseller"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        whose = ("reseller",) if _is_host_wide(request) else ()
+        return ("slug", "name", *whose, *limits.FIELDS, *(("tenants", "created_at") if obj else ()))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("slug", "reseller", "tenants", "created_at") if obj else ()
+
+    def end(self, row: Any) -> None:
+        provisioning.remove_plan(row)
+
+    @admin.display(description=_("octets"))
+    def octets(self, plan: Plan) -> str:
+        return quotas.rounded(plan.max_octets)
+
+    @admin.display(description=_("tenants"))
+    def tenants(self, plan: Any) -> str:
+        return links(plan.pk, (f"{plan.having:,}", "admin:accounts_tenant_changelist", "plan__id__exact"))
+
+
 class TenantAddForm(ProvisioningForm):
     class Meta:
         model = Tenant
-        fields = ("slug", "name", "reseller", "external_id")
+        fields = ("slug", "name", "reseller", "external_id", "plan")
 
     def write(self) -> Tenant:
         values = dict(self.cleaned_data)
+        plan = values.pop("plan")
         if self.principal.reseller_id is not None:
             values["reseller"] = Reseller.objects.get(pk=self.principal.reseller_id)
         tenant, added = provisioning.add_tenant(values.pop("slug"), **values)
         if not added:
             raise provisioning.Taken(gettext("there is a tenant %(tenant)s already") % {"tenant": tenant})
+        if plan is not None:
+            provisioning.move_to_plan(tenant, plan)
         return tenant
 
 
@@ -429,7 +504,7 @@ class TenantForm(_Limited):
 
     class Meta:
         model = Tenant
-        fields = ("name", "external_id", "reseller", "retention", "admin_mailbox")
+        fields = ("name", "external_id", "reseller", "plan", "retention", "admin_mailbox")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -438,9 +513,20 @@ class TenantForm(_Limited):
 
     def write(self) -> Any:
         values = self.given("name", "external_id", "reseller", "retention", "keep_time", "admin_mailbox")
+        before = self.instance.plan_id if "plan" not in self.fields else Tenant.objects.get(pk=self.instance.pk).plan_id
         provisioning.change_tenant(self.instance, **values)
-        self.limit(self.instance)
+        plan = self.cleaned_data.get("plan")
+        if "plan" in self.fields and (plan.pk if plan else None) != before:
+            provisioning.move_to_plan(self.instance, plan)  # with its limits, whatever else stands in the form
+        else:
+            self.limit(self.instance)
         return self.instance
+
+
+class _PlanForm(forms.Form):
+    def __init__(self, *args: Any, request: HttpRequest) -> None:
+        super().__init__(*args)
+        self.fields["plan"] = forms.ModelChoiceField(Plan.objects.visible_to(request.user), label=_("Plan"))
 
 
 @admin.register(Tenant)
@@ -452,24 +538,58 @@ class TenantAdmin(_LimitedPage):
     meaning = _("Its domains and mailboxes are closed, its people cannot sign in, and it goes when its mail is purged.")
     form = TenantForm
     add_form = TenantAddForm
-    list_display = ("slug", "name", "reseller", "admin_mailbox", "retention", "created_at", "closed_at", "pages")
-    list_select_related = ("admin_mailbox", "reseller")
+    list_display = ("slug", "name", "reseller", "plan", "created_at", "closed_at", "pages")
+    list_select_related = ("admin_mailbox", "reseller", "plan")
     ordering = ("slug",)
     search_fields = ("slug__startswith", "name__icontains", "external_id__startswith")
-    autocomplete_fields = ("admin_mailbox", "reseller")
+    autocomplete_fields = ("admin_mailbox", "reseller", "plan")
+    narrowed_by = ("plan__id__exact",)
+    actions = ("move_plan",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related(*self.list_select_related)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        shown = super().get_list_display(request)
+        return shown if self.may(request, "limits") else [column for column in shown if column != "plan"]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         whose = ("reseller",) if _is_host_wide(request) else ()
+        plan = ("plan",) if self.may(request, "limits") else ()
         if obj is None:
-            return ("slug", "name", *whose, "external_id")
+            return ("slug", "name", *whose, *plan, "external_id")
         return (
-            "slug", "name", "external_id", *whose, "retention", "keep_time", "admin_mailbox", "has",
-            *self.limit_fields(request),
-            "created_at", "closed_at", "pages",
+            "slug", "name", "external_id", *whose, "retention", "keep_time", "admin_mailbox", "has", *plan,
+            *self.limit_fields(request), "created_at", "closed_at", "pages",
         )  # fmt: skip
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("slug", "has", "created_at", "closed_at", "pages") if obj else ()
+
+    def has_limits_permission(self, request: HttpRequest) -> bool:
+        """For the action."""
+        return self.may(request, "limits")
+
+    @admin.action(permissions=["limits"], description=_("Move to a plan"))
+    def move_plan(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> HttpResponse | None:
+        form = _PlanForm(together.answers(request), request=request)
+        asking = together.confirmed(
+            self,
+            request,
+            queryset,
+            title=gettext("Move tenants to a plan"),
+            meaning=gettext(
+                "They get its limits at once. What is more than a limit stays; nothing can be added to it."
+            ),
+            facts=lambda given: together.of_plan(queryset, given),
+            form=form,
+            button=gettext("Move"),
+        )
+        if asking is None:
+            plan = form.cleaned_data["plan"]
+            move = partial(provisioning.move_to_plan, plan=plan)
+            self.each(request, queryset, move, gettext("on the plan %(plan)s") % {"plan": plan})
+        return asking
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)

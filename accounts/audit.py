@@ -7,7 +7,7 @@ from typing import Any, Final
 from django.db.models import Model
 
 from accounts import principals
-from accounts.models import Alias, AuditEvent, Domain, Mailbox, Reseller, Tenant, User
+from accounts.models import Alias, AuditEvent, Domain, Mailbox, Plan, Reseller, Tenant, User
 
 PERSONAL: Final = frozenset(
     {"address", "addresses", "allowed_networks", "email", "external_id", "name", "password", "state_reason", "targets",
@@ -48,7 +48,7 @@ def event(
         action=action,
         target_kind=target._meta.model_name or "",
         target_id=target.pk if isinstance(target.pk, int) else None,
-        target=str(target)[:253] if isinstance(target, Reseller | Tenant | Domain) else "",
+        target=str(target)[:253] if isinstance(target, Reseller | Plan | Tenant | Domain) else "",
         tenant_id=target.pk if isinstance(target, Tenant) else getattr(target, "tenant_id", None),
         reseller_id=target.pk if isinstance(target, Reseller) else getattr(target, "reseller_id", None),
         domain_id=_domain_of(target),

@@ -35,6 +35,7 @@ def policies() -> dict[str, str]:
     """By table with rows of tenants, the condition under which the web's role sees and writes a row."""
     found = {
         "accounts_reseller": f"{_HOST} OR id = {_RESELLER}",
+        "accounts_plan": f"{_HOST} OR reseller_id = {_RESELLER}",
         "accounts_tenant": f"{_HOST} OR id = ANY ({_TENANTS}::bigint[]) OR reseller_id = {_RESELLER}",
         "accounts_allowance": _owned(reseller=True),
         "accounts_auditevent": _owned(reseller=True),

@@ -19,7 +19,8 @@ FIELDS: Final = ("max_domains", "max_mailboxes", "max_aliases", "max_octets")
 OVER_QUOTA: Final = "MH001"
 """SQLSTATE of the trigger's refusal: a domain, a tenant or a reseller has no room for so much mail."""
 
-_MOST: Final = 2**63 - 1
+MOST: Final = 2**63 - 1
+"""The highest limit."""
 
 
 class LimitReached(Exception):
@@ -77,8 +78,8 @@ def set_limits(target: Reseller | Tenant | Domain, **limits: int | None) -> dict
     for name, limit in limits.items():
         if name not in FIELDS:
             raise ValueError(_("there is no limit %(name)s") % {"name": name})
-        if limit is not None and not 0 <= limit <= _MOST:
-            raise ValueError(_("%(name)s is from 0 to %(most)s") % {"name": name, "most": _MOST})
+        if limit is not None and not 0 <= limit <= MOST:
+            raise ValueError(_("%(name)s is from 0 to %(most)s") % {"name": name, "most": MOST})
     with transaction.atomic():
         if "max_octets" in limits:
             with connection.cursor() as cursor:

@@ -47,6 +47,32 @@ class Reseller(models.Model):
         return self.slug
 
 
+class Plan(models.Model):
+    """What a tenant may have, under a name: the host's own, or a reseller's, for its tenants. None is no limit."""
+
+    slug = models.SlugField(max_length=63)
+    name = models.CharField(max_length=200)
+    reseller = models.ForeignKey(
+        Reseller, models.CASCADE, null=True, blank=True, related_name="plans", help_text=_("Empty: the host's own.")
+    )
+    max_domains = models.BigIntegerField(null=True, blank=True)
+    max_mailboxes = models.BigIntegerField(null=True, blank=True)
+    max_aliases = models.BigIntegerField(null=True, blank=True)
+    max_octets = models.BigIntegerField(null=True, blank=True, help_text=_("Of all its mail together."))
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[Any] = RootQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("plan")
+        verbose_name_plural = _("plans")
+        ordering = ("slug",)
+        constraints = (models.UniqueConstraint(fields=("reseller", "slug"), nulls_distinct=False, name="plan_slug"),)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
 class Tenant(models.Model):
     """A customer; owns domains."""
 
@@ -67,6 +93,9 @@ class Tenant(models.Model):
         null=True,
         blank=True,
         help_text="How long mail stays in the maildrop, from delivery; then it is expunged. Empty: for ever.",
+    )
+    plan = models.ForeignKey(
+        Plan, models.PROTECT, null=True, blank=True, related_name="tenants", help_text=_("Whose limits it has.")
     )
     admin_mailbox = models.ForeignKey(
         "Mailbox",

@@ -26,6 +26,12 @@ TABLE: Final[dict[str, dict[str, frozenset[Role]]]] = {
         "delete": _OPERATOR,
         "limits": _OPERATOR,
     },
+    "plans": {
+        "read": _RESELLER,
+        "create": _RESELLER,
+        "change": _RESELLER,
+        "delete": _RESELLER,
+    },
     "tenants": {
         "read": _SUPPORT,
         "create": _RESELLER,

@@ -42,10 +42,10 @@ class TenantQuerySet(models.QuerySet[M]):
 
 
 class RootQuerySet(models.QuerySet[M]):
-    """Resellers and tenants themselves."""
+    """Resellers, plans and tenants themselves."""
 
     def visible_to(self, who: "Who") -> Self:
-        """As `TenantQuerySet.visible_to`: everybody sees the tenant that he is in, and a reseller its own."""
+        """As `TenantQuerySet.visible_to`: everybody sees the tenant that he is in, a reseller itself and its own."""
         principal = principals.of(who)
         if principal is None:
             return self.none()
@@ -53,7 +53,8 @@ class RootQuerySet(models.QuerySet[M]):
         if principal.tenant_id is not None:
             return self.filter(pk=principal.tenant_id) if is_tenant else self.none()
         if principal.reseller_id is not None:
-            return self.filter(**{"reseller_id" if is_tenant else "pk": principal.reseller_id})
+            is_itself = self.model._meta.model_name == "reseller"
+            return self.filter(**{"pk" if is_itself else "reseller_id": principal.reseller_id})
         return self
 
 

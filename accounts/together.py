@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from accounts import quotas
-from accounts.models import Mailbox
+from accounts.models import Allowance, Mailbox, Tenant
 from accounts.scoped import Scoped, dress
 
 MOST: Final = 1000
@@ -105,4 +105,25 @@ def of_quota(queryset: QuerySet[Mailbox], given: dict[str, Any] | None) -> list[
             over,
         )
         facts.append((_("Use more than that"), text % {"number": f"{over:,}"} if over else "0"))
+    return facts
+
+
+def of_plan(queryset: QuerySet[Tenant], given: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What a plan would mean to these tenants."""
+    chosen = Allowance.objects.filter(tenant__in=queryset.order_by().values("pk"), domain=None)
+    facts = [(_("Tenants"), f"{chosen.count():,}")]
+    if given is None:
+        return facts
+    plan = given["plan"]
+    facts.append((_("Plan"), plan.name))
+    columns = {"max_domains": "domains", "max_mailboxes": "mailboxes", "max_aliases": "aliases"}
+    names = {"max_domains": _("Domains"), "max_mailboxes": _("Mailboxes"), "max_aliases": _("Aliases")}
+    for limit, column in columns.items():
+        most = getattr(plan, limit)
+        over = chosen.filter(**{f"{column}__gt": most}).count() if most is not None else 0
+        shown = _("no limit") if most is None else f"{most:,}"
+        text = ngettext("%(shown)s; %(number)s tenant has more", "%(shown)s; %(number)s tenants have more", over)
+        facts.append((names[limit], text % {"shown": shown, "number": f"{over:,}"} if over else shown))
+    room = plan.max_octets
+    facts.append((_("Octets"), _("no limit") if room is None else quotas.exact(room)))
     return facts

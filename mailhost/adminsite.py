@@ -28,6 +28,7 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
         (
             ("accounts.reseller", "storefront"),
             ("accounts.tenant", "apartment"),
+            ("accounts.plan", "sell"),
             ("accounts.domain", "language"),
             ("accounts.alias", "alternate_email"),
         ),

@@ -84,6 +84,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "bad-hash": Kind(422, "That is no password hash that we know"),
     "bad-file": Kind(422, "The file cannot be read"),
     "bad-rows": Kind(422, "Some rows cannot be carried out, and none was", "See `errors`."),
+    "unknown-plan": Kind(422, "There is no such plan"),
     "unknown-reseller": Kind(422, "There is no such reseller"),
     "unknown-tenant": Kind(422, "There is no such tenant"),
     "unknown-domain": Kind(422, "The domain is not hosted here"),

@@ -23,7 +23,7 @@ from accounts.api.filters import At, Flag
 from accounts.api.named import GONE, Named
 from accounts.api.problems import Problem, about
 from accounts.api.serializers import Strict, Text
-from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
+from accounts.models import Allowance, Domain, Mailbox, Plan, Reseller, Tenant
 
 
 class ResellerShown(serializers.ModelSerializer[Reseller]):
@@ -124,14 +124,15 @@ class TenantShown(serializers.ModelSerializer[Tenant]):
         help_text="Seconds, of whole days: mail that is in a maildrop for longer is expunged. Null: none is.",
     )
     admin_mailbox = serializers.SlugRelatedField[Any](slug_field="address", read_only=True, allow_null=True)
+    plan = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True, allow_null=True)
     limits = serializers.SerializerMethodField()
     has = serializers.SerializerMethodField()
 
     class Meta:
         model = Tenant
         fields: ClassVar = [
-            "slug", "name", "external_id", "reseller", "retention", "keep_time", "admin_mailbox", "content_roles",
-            "limits", "has", "closed_at", "created_at",
+            "slug", "name", "external_id", "reseller", "plan", "retention", "keep_time", "admin_mailbox",
+            "content_roles", "limits", "has", "closed_at", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -168,7 +169,10 @@ class TenantWanted(Strict):
         allow_null=True,
         help_text="Who may read what is in messages, beside their owners. Null: the host's. The tenant's admins say.",
     )
-    limits = LimitsWanted(required=False)
+    plan = Text(
+        max_length=63, required=False, allow_null=True, help_text="Whose limits it gets. Null: it keeps what it has."
+    )
+    limits = LimitsWanted(required=False, help_text="Of its own, after those of a plan.")
     example: ClassVar = {"name": "An Example", "external_id": "customer-4711", "limits": {"max_mailboxes": 50}}
 
 
@@ -182,6 +186,7 @@ class TenantAdded(TenantWanted):
 class TenantFilters(NameFilters):
     search = filters.CharFilter(method="begins", help_text="How the slug or the name begins.")
     reseller = filters.CharFilter(field_name="reseller__slug")
+    plan = filters.CharFilter(field_name="plan__slug")
     closed = Flag(field_name="closed_at", lookup_expr="isnull", exclude=True)
 
     def begins(self, rows: QuerySet[Any], name: str, text: str) -> QuerySet[Any]:
@@ -193,7 +198,7 @@ class Tenants(Named):
     """Tenants, who own domains."""
 
     resource = "tenants"
-    queryset = Tenant.objects.select_related("reseller", "admin_mailbox").prefetch_related(
+    queryset = Tenant.objects.select_related("reseller", "admin_mailbox", "plan").prefetch_related(
         Prefetch("allowances", Allowance.objects.filter(domain=None), to_attr="own_allowance")
     )
     serializer_class = TenantShown
@@ -207,7 +212,7 @@ class Tenants(Named):
 
     def add(self, name: str, values: dict[str, Any]) -> tuple[Any, bool]:
         given = self._named(dict(values), None)
-        wanted = given.pop("limits", None)
+        wanted, plan = given.pop("limits", None), given.pop("plan", None)
         later = {field: given.pop(field) for field in ("admin_mailbox",) if given.get(field)}
         given.pop("admin_mailbox", None)
         given.pop("content_roles", None)
@@ -217,19 +222,32 @@ class Tenants(Named):
         if added:
             if later:
                 provisioning.change_tenant(tenant, **later)
+            self._move(tenant, plan)
             set_limits(tenant, wanted, resource=self.resource, by=self.principal)
         return tenant, added
 
     def change(self, row: Any, values: dict[str, Any]) -> None:
         values = self._named(dict(values), row)
-        set_limits(row, values.pop("limits", None), resource=self.resource, by=self.principal)
+        wanted = values.pop("limits", None)
+        moves, plan = "plan" in values, values.pop("plan", None)
         provisioning.change_tenant(row, **values)
+        if moves:
+            self._move(row, plan)
+        set_limits(row, wanted, resource=self.resource, by=self.principal)
 
     def remove(self, row: Any) -> None:
         domains = Domain.objects.filter(tenant=row, closed_at=None).count()
         summary, counts = closing(f"{plural(domains, 'domain')} and ", tenant=row)
         self.would("close", summary, domains=domains, **counts)
         provisioning.close_tenant(row)
+
+    def _move(self, tenant: Tenant, slug: str | None) -> None:
+        """Give it a plan, of those for its reseller's tenants."""
+        if slug == (tenant.plan.slug if tenant.plan else None):
+            return
+        permissions.check(self.principal, self.resource, "limits")
+        plan = self.named(Plan, "plan", slug=slug, reseller=tenant.reseller_id) if slug else None
+        provisioning.move_to_plan(tenant, plan)
 
     def _named(self, values: dict[str, Any], tenant: Tenant | None) -> dict[str, Any]:
         if values.get("admin_mailbox"):

@@ -7,6 +7,7 @@ from accounts.api.app_passwords import AppPasswords
 from accounts.api.audit import AuditEvents
 from accounts.api.domains import Domains
 from accounts.api.mailboxes import Mailboxes
+from accounts.api.plans import Plans
 from accounts.api.tenants import Resellers, Tenants
 from accounts.api.tokens import Tokens
 from accounts.api.webhooks import WebhookDeliveries, Webhooks
@@ -17,6 +18,7 @@ router.register("audit-events", AuditEvents, basename="audit-event")
 router.register("domains", Domains, basename="domain")
 router.register("mailboxes", Mailboxes, basename="mailbox")
 router.register("mailboxes/(?P<address>[^/]+)/app-passwords", AppPasswords, basename="app-password")
+router.register("plans", Plans, basename="plan")
 router.register("resellers", Resellers, basename="reseller")
 router.register("tenants", Tenants, basename="tenant")
 router.register("tokens", Tokens, basename="token")

@@ -16,6 +16,10 @@ class UnknownReseller(Refused):
     """There is no such reseller."""
 
 
+class UnknownPlan(Refused):
+    """There is no such plan."""
+
+
 class UnknownTenant(Refused):
     """There is no such tenant."""
 

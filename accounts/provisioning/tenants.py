@@ -180,3 +180,4 @@ def _hand_over(tenant: Tenant, before: Reseller | None, after: Reseller | None) 
             _("%(after)s cannot take %(tenant)s: %(refusal)s") % {"after": after, "tenant": tenant, "refusal": refusal},
             field="reseller",
         ) from None
+    Tenant.objects.filter(pk=tenant.pk).update(plan=None)  # it was the old one's; the limits stay

@@ -25,6 +25,7 @@ from accounts.models import (
     Event,
     FailedLogin,
     Mailbox,
+    Plan,
     Reseller,
     Role,
     Tenant,
@@ -40,6 +41,7 @@ from tests.mailstore.rows import add_failed_login, add_listener, add_message, ad
 
 RESOURCES: dict[type[Model], str] = {
     Reseller: "resellers",
+    Plan: "plans",
     Tenant: "tenants",
     Domain: "domains",
     User: "logins",
@@ -114,6 +116,7 @@ def rows(acme: Customer, globex: Customer) -> dict[type[Model], dict[str, Model]
         webhook, _ = webhooks.add(f"https://{slug}.example/", tenant=customer.tenant, allow_private=False)
         event = Event.objects.create(tenant=customer.tenant, kind="mailbox.created", payload={})
         found[Reseller][slug] = reseller
+        found[Plan][slug], _ = provisioning.add_plan(f"plan-of-{slug}", reseller=reseller)
         found[AppPassword][slug], _ = app_passwords.create(customer.mailbox, name=f"phone of {slug}")
         found[ApiToken][slug], _ = tokens.make(
             by=by, name=f"of {slug}", role="tenant-admin", scopes=["mailboxes:read"], tenant=customer.tenant
@@ -164,7 +167,7 @@ def test_an_operator_sees_every_row_of_every_tenant(model: type[Model], rows: Ro
 @pytest.mark.parametrize("model", MODELS)
 def test_what_belongs_to_another_tenant_does_not_exist(model: type[Model], rows: Rows, boss: Client) -> None:
     theirs = rows[model]["globex"]
-    if model not in (Listener, Reseller):
+    if model not in (Listener, Reseller, Plan):
         ours = rows[model]["acme"]
         listed = page(boss, url(model, "changelist"))
         assert url(model, "change", ours.pk) in listed
@@ -699,6 +702,22 @@ def test_a_quota_is_set_for_many_after_a_look(boss: Client, acme: Customer, glob
     assert dict(Mailbox.objects.values_list("address", "quota_octets")) == {
         "an@acme.test": 1024, "binh@acme.test": 1024, "an@globex.test": None,
     }  # fmt: skip
+
+
+def test_tenants_are_moved_to_a_plan_after_a_look(operator: Client, acme: Customer, globex: Customer) -> None:
+    small, _ = provisioning.add_plan("small", name="Small", max_mailboxes=1, max_octets=1024)
+    acme.add("binh")
+    chosen = (acme.tenant, globex.tenant)
+    assert facts(act(operator, Tenant, "move_plan", *chosen)) == {"Tenants": "2"}
+    looked = facts(act(operator, Tenant, "move_plan", *chosen, asked="yes", plan=small.pk))
+    assert looked == {
+        "Tenants": "2", "Plan": "Small", "Domains": "no limit", "Mailboxes": "1; 1 tenant has more",
+        "Aliases": "no limit", "Octets": "1K",
+    }  # fmt: skip
+    assert Tenant.objects.filter(plan=small).count() == 0
+    assert "Now on the plan small: 2." in act(operator, Tenant, "move_plan", *chosen, plan=small.pk, **SURE)
+    assert limits.of(globex.tenant).max_mailboxes == 1
+    assert f"{url(Tenant, 'changelist')}?plan__id__exact={small.pk}" in page(operator, url(Plan, "changelist"))
 
 
 def test_so_many_at_once_are_for_a_program(boss: Client, acme: Customer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ def names(acme: Customer, globex: Customer, reseller: Reseller, other_reseller: 
             "sessions": str(session.pk),
             "imports": str(job.pk),
             "resellers": seller.slug,
+            "plans": str(provisioning.add_plan("small", reseller=seller)[0].pk),
             "tenants": customer.tenant.slug,
             "domains": customer.domain.name,
             "mailboxes": customer.mailbox.address,
