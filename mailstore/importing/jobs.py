@@ -4,7 +4,6 @@ A job's row is all there is to it: the queue only says "go". Who runs it renews 
 old is taken over, and what came along before is left out.
 """
 
-import base64
 import logging
 import re
 import secrets
@@ -18,15 +17,13 @@ from typing import Any, Final, get_args
 
 from celery import current_app
 from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts import audit, outside
+from accounts import audit, outside, sealing
 from accounts.models import Mailbox
 from mailstore.importing import eml, imap, mbox, pop3, unique_ids
 from mailstore.importing.arrival import Gone, Stored
@@ -399,8 +396,7 @@ def _settings(job: ImportJob, config: Config) -> Settings:
 
 
 def _fernet(secret: str) -> Fernet:
-    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"mailhost.importing.password").derive(secret.encode())
-    return Fernet(base64.urlsafe_b64encode(key))
+    return sealing.box(secret, "mailhost.importing.password")
 
 
 def _sealed(password: str, secret: str) -> bytes:
