@@ -60,6 +60,7 @@ from accounts.provisioning import REFUSALS, UnknownDomain, UnknownMailbox
 from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, dress, links, sees_tenants
 from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
+from accounts.two_factor import row_pages
 from accounts.zone import page as zone_page
 
 MAILBOX_PAGES: Final[list[tuple[Any, str, str]]] = []
@@ -832,6 +833,7 @@ class UserAdmin(Provisioned):
     ordering = ("email", "pk")
     search_fields = ("email__startswith",)
     autocomplete_fields = ("tenant", "reseller")
+    row_pages = row_pages.OF_LOGINS
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if obj is None:

@@ -7,7 +7,7 @@ from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import update_last_login
 from django.http import HttpRequest
 
-from accounts import clients, scope, signing_in
+from accounts import clients, scope, signing_in, web_sessions
 from accounts.authentication import Busy
 from accounts.models import FailedLogin, User
 from accounts.signing_in import WrongPassword
@@ -35,6 +35,7 @@ class Backend(ModelBackend):
 
 
 def signed_in(sender: type[User], user: User, **more: Any) -> None:
-    """Keep when somebody signed in, who is nobody until this request ends."""
+    """Keep when and where somebody signed in, who is nobody until this request ends."""
     with scope.whole_host():
         update_last_login(sender, user, **more)
+        web_sessions.begin(more["request"], user)

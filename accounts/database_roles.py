@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.utils import ProgrammingError
 
 from accounts.scope import WEB
-from accounts.tenancy import TenantOwned
+from accounts.tenancy import OfLogin, TenantOwned
 
 LISTENER: Final = "mailhost_listener"
 WORKER: Final = "mailhost_worker"
@@ -47,6 +47,8 @@ def policies() -> dict[str, str]:
         "django_admin_log": _OF_USERS,
     }
     for model in apps.get_models():
+        if issubclass(model, OfLogin):
+            found[model._meta.db_table] = _OF_USERS
         if issubclass(model, TenantOwned) or model._meta.label == "accounts.User":
             columns = {field.column for field in model._meta.local_fields}
             found[model._meta.db_table] = _owned(reseller="reseller_id" in columns)
@@ -85,6 +87,8 @@ REVOKE INSERT, UPDATE ON accounts_apitoken, accounts_apppassword FROM {WORKER};
 -- A purge locks what it removes, and tokens outlive who made them.
 GRANT UPDATE (last_used_at) ON accounts_apppassword TO {WORKER};
 GRANT UPDATE (created_by_id) ON accounts_apitoken TO {WORKER};
+REVOKE ALL ON accounts_authenticatorapp, accounts_passkey, accounts_recoverycode FROM {WORKER};
+REVOKE INSERT, UPDATE ON accounts_websession FROM {WORKER};
 
 GRANT SELECT ON {", ".join(READ_BY_LISTENERS)} TO {LISTENER};
 GRANT INSERT, UPDATE, DELETE ON mailstore_content, mailstore_contentchunk, mailstore_message, mailstore_listener,

@@ -5,12 +5,16 @@ from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from django.conf import settings
+from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
+from django.shortcuts import redirect
 from django.template.response import SimpleTemplateResponse
 from django.utils.translation import gettext as _
 
-from accounts import clients, languages, scope
+from accounts import clients, languages, principals, scope
 from accounts.principals import Principal, Through
+from accounts.two_factor import gate
+from accounts.two_factor.gate import Way
 
 T = TypeVar("T")
 
@@ -18,6 +22,8 @@ SCOPED: Final[dict[str, Through]] = {"/admin/": "admin"}
 """By the beginning of the path, what is asked through. The API enters its scope itself, once it knows the token."""
 
 _SIGNING_IN: Final = "/admin/login/"  # takes seconds, and finds out itself who somebody is: no transaction waits for it
+_ENROLLING: Final = ("/admin/security/", "/admin/logout/", "/admin/jsi18n/")
+"""All that is there for who must add a second step first."""
 
 
 class Waiting(HttpResponse, Generic[T]):
@@ -33,7 +39,7 @@ class Waiting(HttpResponse, Generic[T]):
 
 
 class WithinScope:
-    """Middleware that answers a request in one transaction, in the scope of whoever has signed in.
+    """Middleware that answers a request in one transaction, in the scope of whoever has signed in, with both steps.
 
     An answer that says the request failed leaves nothing behind. Outside these paths nothing exists at all.
     """
@@ -43,12 +49,18 @@ class WithinScope:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         for prefix, through in SCOPED.items():
-            if request.path_info.startswith(prefix) and request.path_info != _SIGNING_IN:
+            if request.path_info.startswith(prefix) and not request.path_info.startswith(_SIGNING_IN):
                 return self._answer(request, through)
         return self._get_response(request)
 
     def _answer(self, request: HttpRequest, through: Through) -> HttpResponseBase:
-        principal = scope.principal_of(request.user)
+        with scope.whole_host():
+            way = gate.way_of(request) if request.user.is_authenticated else Way.IN
+            principal = principals.of(request.user) if way is not Way.OUT else None
+        if way is Way.OUT:
+            logout(request)
+        elif way is Way.TO_ENROL and not request.path_info.startswith(_ENROLLING):
+            return redirect(_ENROLLING[0])
         # Django looks at no file's size; without a length it reads nothing.
         largest = settings.MAILHOST_MAX_UPLOAD if principal else 0
         if _length(request) > largest + settings.DATA_UPLOAD_MAX_MEMORY_SIZE:

@@ -14,7 +14,7 @@ from django.db.models.functions import Least, Lower, Now
 from django.utils.translation import gettext_lazy as _
 
 from accounts import addresses, languages
-from accounts.tenancy import RootQuerySet, TenantOwned, TenantQuerySet, owned
+from accounts.tenancy import OfLogin, RootQuerySet, TenantOwned, TenantQuerySet, owned
 
 
 class Role(models.TextChoices):
@@ -731,6 +731,7 @@ class FailedLogin(TenantOwned):
         STATE = "state", _("right password, login is off")
         NO_POP3 = "no-pop3", _("right password, POP3 is off")
         NETWORK = "network", _("right password, not allowed from there")
+        SECOND_STEP = "second-step", _("right password, second step failed")
         UNSEEN = "too-many", _("refused unseen, after too many failures")
         IN_USE = "in-use", _("right password, another session had the maildrop")
 
@@ -781,3 +782,63 @@ class FailedLogin(TenantOwned):
 
     def __str__(self) -> str:
         return f"failed login {self.pk}"
+
+
+class AuthenticatorApp(OfLogin):
+    """An app that shows another code every half a minute (TOTP, RFC 6238). A login has at most one."""
+
+    user = models.OneToOneField(User, models.DO_NOTHING, db_constraint=False, related_name="+")
+    sealed_secret = models.BinaryField(help_text="What app and host share; encrypted.")
+    last_step = models.BigIntegerField(
+        help_text="Of the last code that was taken: none before it is, and no code twice."
+    )
+    last_used_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"authenticator app {self.pk}"
+
+
+class Passkey(OfLogin):
+    """A key of WebAuthn: in a device, or in a password manager that keeps it on several."""
+
+    name = models.CharField(max_length=100)
+    credential_id = models.BinaryField(unique=True)
+    credential = models.BinaryField(help_text="Attested credential data (WebAuthn section 6.5.1): id and public key.")
+    sign_count = models.BigIntegerField(help_text="Of its last signature. Only grows, unless it stays 0.")
+    last_used_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RecoveryCode(OfLogin):
+    """A code for who has lost the rest. Made here, shown once, random: a digest is stored, and goes when it is used."""
+
+    digest = models.BinaryField(help_text="SHA-256 of the code.")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("user", "digest"), name="recovery_code_digest"),)
+
+    def __str__(self) -> str:
+        return f"recovery code {self.pk}"
+
+
+class WebSession(OfLogin):
+    """A browser in which somebody signed in to the admin. When the row goes, he is signed out there."""
+
+    class SecondStep(models.TextChoices):
+        APP = "app", _("password and code")
+        PASSKEY = "passkey", _("password and passkey")
+        RECOVERY = "recovery", _("password and recovery code")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    second_step = models.CharField(max_length=8, choices=SecondStep, blank=True, default="")
+    client_address = models.GenericIPAddressField(null=True)
+    browser = models.CharField(max_length=300, blank=True, default="", help_text="What it calls itself.")
+    last_seen_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"web session {self.pk}"

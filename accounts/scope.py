@@ -67,12 +67,6 @@ def include(tenant_id: int) -> None:
         cursor.execute(_INCLUDE, (tenant_id, tenant_id))
 
 
-def principal_of(user: Any) -> Principal | None:
-    """What somebody who has signed in is; found out before there is a scope for him."""
-    with whole_host():
-        return principals.of(user)
-
-
 def attempt(principal: Principal | None, answer: Callable[[], T], *, keeps: Callable[[T], bool]) -> T:
     """What `answer` gives, in the scope of `principal`. Unless that `keeps` what was done, nothing was."""
     try:

@@ -9,8 +9,9 @@ import atexit
 import hashlib
 import logging
 import os
+import secrets
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
@@ -35,9 +36,19 @@ AT_ONCE: Final = 6
 
 _AGAIN_AFTER: Final = timedelta(days=1)
 
+CODES_AN_HOUR: Final = 10
+"""Failures of one login's second step, from wherever, after which no code of it is looked at for an hour.
+
+Three codes of a million are right at a time, and whoever guesses knows the password already.
+"""
+
 
 class WrongPassword(Exception):
     """No such login, or not its password: which of the two is not told."""
+
+
+class WrongCode(Exception):
+    """The second step failed."""
 
 
 class SignedIn(NamedTuple):
@@ -77,6 +88,53 @@ def verify(
         return _verify(login, password, client, app_scope, through, typed_whole)
     finally:
         _seats.release()
+
+
+def second_step(user: User, is_right: Callable[[], bool], *, client: Address | None) -> None:
+    """Do the second step of signing in: counted by login and by network, delayed and refused as the first is.
+
+    Raises `WrongCode`, `TooManyFailures`, `Busy`. Nobody's network is known here: whoever gets so far has the password.
+    """
+    if not _seats.acquire(blocking=False):
+        raise Busy
+    try:
+        _second_step(user, is_right, client)
+    finally:
+        _seats.release()
+
+
+def _second_step(user: User, is_right: Callable[[], bool], client: Address | None) -> None:
+    with scope.whole_host():
+        mailbox = Mailbox.objects.open().filter(user=user).first()
+    scope.let_go()
+
+    def keep(reason: str) -> None:
+        failed = failed_logins.failure(
+            str(user),
+            mailbox_id=mailbox.pk if mailbox else None,
+            user_id=user.pk,
+            reason=reason,
+            through=FailedLogin.Through.ADMIN,
+            client=client,
+            typed_whole=True,
+        )
+        failed_logins.write(failed, client)
+        scope.let_go()
+
+    desk = _desk()
+    try:
+        attempt = desk.wait(desk.admit_code(user, client))
+    except TooManyFailures:
+        log.warning("second step refused unseen, after too many failures: %s from %s", user, client)
+        keep(FailedLogin.Reason.UNSEEN)
+        desk.wait(throttle.answer_on_tick(delay=0.0))
+        raise
+    if not is_right():
+        log.info("second step failed: %s from %s", user, client)
+        keep(FailedLogin.Reason.SECOND_STEP)
+        desk.wait(throttle.answer_on_tick(delay=attempt.delay))
+        raise WrongCode
+    desk.wait(desk.took_code(attempt))
 
 
 def _verify(
@@ -224,6 +282,21 @@ class _Desk:
         if found.user and found.mailbox is None:
             await self._throttle.remember(address=str(found.user), client=client)
         return True
+
+    async def admit_code(self, user: User, client: Address | None) -> Attempt:
+        """Count an attempt at the second step. Raises `TooManyFailures`."""
+        # Each by itself: a code that was wrong may be right half a minute later.
+        return await self._throttle.admit(
+            address=f"second step of {user.pk}",
+            password=secrets.token_hex(),
+            client=client,
+            known=False,
+            most=CODES_AN_HOUR,
+        )
+
+    async def took_code(self, attempt: Attempt) -> None:
+        """It was right, and does not count."""
+        await self._throttle.succeeded(attempt)
 
 
 _seats = threading.BoundedSemaphore(AT_ONCE)

@@ -75,6 +75,18 @@ class TenantOwned(models.Model):
         abstract = True
 
 
+class OfLogin(models.Model):
+    """A row of one login, which goes with it: the database removes it (ON DELETE CASCADE), whoever removes the login.
+
+    No worker and no listener reads such rows, and none could remove them first.
+    """
+
+    user = models.ForeignKey("accounts.User", models.DO_NOTHING, db_constraint=False, related_name="+")
+
+    class Meta:
+        abstract = True
+
+
 def owned(to: str, on_delete: Any = models.PROTECT, **options: Any) -> Any:
     """A relation to a row of the same tenant; a composite foreign key in a migration constrains it."""
     return models.ForeignKey(to, on_delete, db_constraint=False, **options)

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 FREE_ATTEMPTS: Final = 3
 LONGEST_DELAY: Final = 8.0  # seconds
+_OF_ADDRESS: Final = 100  # failures in an hour, from wherever
 _BREAK: Final = 5.0  # seconds for which a Redis that failed is not asked again
 _PREFIX: Final = "mailhost:throttle:"
 
@@ -72,9 +73,15 @@ class Throttle:
         self._redis_back_at = 0.0
 
     async def admit(
-        self, *, address: str, password: str, client: IPv4Address | IPv6Address | None, known: bool
+        self,
+        *,
+        address: str,
+        password: str,
+        client: IPv4Address | IPv6Address | None,
+        known: bool,
+        most: int = _OF_ADDRESS,
     ) -> Attempt:
-        """Count an attempt. Raises `TooManyFailures`.
+        """Count an attempt. Raises `TooManyFailures`, for an address after `most` failures in an hour.
 
         The same password from the same host counts once: a client with an old one does not lock out its neighbours. It
         is refused like any other where too many were wrong: else it would be told apart. `known`: the client's network
@@ -85,7 +92,7 @@ class Throttle:
         guess = f"{_host(client)}\0{address}\0{password}".encode(errors="replace")
         same = f"{_PREFIX}same:{hmac.digest(self._secret, guess, 'sha256').hex()[:32]}"
         is_new = await self._count(lambda counters: counters.first(same, _WINDOW))
-        buckets = _buckets(address, client, known=known)
+        buckets = _buckets(address, client, known=known, most=most)
         counts = await self._count(lambda counters: counters.add(buckets, number=int(is_new)))
         worst = max(counts, default=0) - FREE_ATTEMPTS
         attempt = Attempt(
@@ -198,11 +205,13 @@ _WINDOW: Final = 15 * 60
 _REMEMBERED: Final = 30 * 24 * 3600
 
 
-def _buckets(address: str, client: IPv4Address | IPv6Address | None, *, known: bool) -> list[_Bucket]:
+def _buckets(
+    address: str, client: IPv4Address | IPv6Address | None, *, known: bool, most: int = _OF_ADDRESS
+) -> list[_Bucket]:
     if known:
         # Its own count, which delays and never refuses: guesses from the owner's network slow down all the same.
         return [_Bucket(_key("known", f"{address} {near(client)}"), 0, _WINDOW)]
-    buckets = [_Bucket(_key("address", address), 100, 3600)]
+    buckets = [_Bucket(_key("address", address), most, 3600)]
     if client is not None:
         buckets.append(_Bucket(_key("host", _host(client)), 15, _WINDOW))
         buckets.append(_Bucket(_key("near", near(client)), 60, _WINDOW))

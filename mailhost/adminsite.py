@@ -1,16 +1,13 @@
 """The admin as one site: what stands in its side bar, and how it looks."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-if TYPE_CHECKING:  # unfold has no types
-    from django.contrib.admin import AdminSite
-else:
-    from unfold.sites import UnfoldAdminSite as AdminSite
+from accounts.two_factor.site import SecondStepSite
 
 NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
     (
@@ -42,6 +39,13 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
+        _("My own"),
+        (
+            ("security", "passkey"),
+            ("my-sessions", "computer"),
+        ),
+    ),
+    (
         _("What happened"),
         (
             ("accounts.auditevent", "history"),
@@ -54,11 +58,16 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
 )
 """The side bar: by heading, models (lists) and names of URLs below `admin:` (single pages), each with its icon."""
 
-PAGES: Final[dict[str, Any]] = {"index": _("Today"), "why": _("Why?")}
+PAGES: Final[dict[str, Any]] = {
+    "index": _("Today"),
+    "why": _("Why?"),
+    "security": _("Signing in"),
+    "my-sessions": _("Where I am signed in"),
+}
 """Titles of the single pages."""
 
 
-class Site(AdminSite):
+class Site(SecondStepSite):
     """Unfold's, with a side bar that shows what exists for whoever looks."""
 
     site_header = "Mailhost"

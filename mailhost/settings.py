@@ -135,6 +135,10 @@ MAILHOST_PLAINTEXT_AUTH: Literal["never", "loopback", "always"] = env.read(
 )
 MAILHOST_DEFAULT_DOMAIN = env.read("MAILHOST_DEFAULT_DOMAIN", "example.test", addresses.domain)
 MAILHOST_THROTTLE = env.read("MAILHOST_THROTTLE", "on", env.switch)
+# Who must have a second step for the admin; all others may (accounts/two_factor).
+MAILHOST_TWO_FACTOR: Literal["optional", "required-operators", "required"] = env.read(
+    "MAILHOST_TWO_FACTOR", "optional", env.one_of("optional", "required-operators", "required")
+)
 # Who may read what is in messages, where a tenant does not say otherwise (accounts/permissions.py).
 _content_roles = env.some_of("operator", "reseller", "tenant-admin", "domain-admin", "support")
 MAILHOST_CONTENT_ROLES = env.read("MAILHOST_CONTENT_ROLES", "tenant-admin", _content_roles)
@@ -375,6 +379,8 @@ LOGGING = {
         # So with a list of the admin that is asked for what it does not tell.
         "django.security.DisallowedModelAdminLookup": {"level": "CRITICAL"},
         "django.request": {"filters": ["refusals"]},
+        # Each passkey that is made or used, by its id. What matters of it stands in the audit.
+        "fido2": {"level": "WARNING"},
         # Connections that are lost are logged by those who use them, once.
         "psycopg": {"level": "ERROR"},
         # Each task that was due, received, and succeeded. One that failed is an error.

@@ -1,4 +1,4 @@
-"""Finding out who asks: a program by its token, or somebody who has signed in to the admin by his session."""
+"""Finding out who asks: a program by its token, or somebody who is in the admin by his session."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -15,6 +15,7 @@ from accounts.api.problems import Problem
 from accounts.clients import Address
 from accounts.models import ApiToken
 from accounts.principals import Principal
+from accounts.two_factor import gate
 
 SESSION_REQUESTS: Final = 600
 """Requests per minute of somebody who has signed in."""
@@ -39,7 +40,7 @@ def authenticate(request: HttpRequest) -> Principal:
         token = _token(text.strip(), address)
         rates.take(f"token {token.prefix}", most=token.requests_per_minute, window=60)
         return principals.of_token(token).via("api", address)
-    principal = scope.principal_of(_user(request))
+    principal = gate.principal_of(request)
     if principal is None:
         raise Problem("unauthenticated", headers=_CHALLENGE)
     # Browsers send the cookie whoever asks them to.
@@ -53,10 +54,6 @@ def authenticate(request: HttpRequest) -> Principal:
 
 def _nothing(*_: Any) -> Any:
     """What the check would go on with."""
-
-
-def _user(request: HttpRequest) -> Any:
-    return getattr(request, "user", None)
 
 
 def _token(text: str, address: Address | None) -> ApiToken:

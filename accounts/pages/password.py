@@ -54,7 +54,7 @@ def change(request: HttpRequest, owner: Owner) -> HttpResponseBase:
 def _changed(request: HttpRequest, owner: Owner) -> tuple[dict[str, list[str]], int]:
     """What is wrong, by field, and the status that says so; nothing if the password was changed."""
     new = request.POST.get("new", "")
-    errors = _weak(new, owner.user)
+    errors = weaknesses(new, owner.user)
     if errors:
         return {"new": errors}, 422
     if new != request.POST.get("again", ""):
@@ -78,7 +78,8 @@ def _changed(request: HttpRequest, owner: Owner) -> tuple[dict[str, list[str]], 
     return {}, 200
 
 
-def _weak(password: str, user: User) -> list[str]:
+def weaknesses(password: str, user: User) -> list[str]:
+    """Why a password is not good enough for somebody who chooses his own, in sentences."""
     try:
         validate_password(password, user, password_validators=list(_STRENGTH))
     except ValidationError as refused:

@@ -11,7 +11,13 @@ address away holds its domain's row meanwhile. Locks are taken in this order: do
 from accounts.provisioning.aliases import add_alias, remove_alias, set_alias, targets_of
 from accounts.provisioning.domains import add_domain, change_domain, close_domain, reopen_domain
 from accounts.provisioning.logins import add_staff, change_login, remove_login, set_language, set_password, set_role
-from accounts.provisioning.lookups import find_domain, find_last_mailbox, find_mailbox, find_reseller, find_tenant
+from accounts.provisioning.lookups import (
+    find_domain,
+    find_last_mailbox,
+    find_mailbox,
+    find_reseller,
+    find_tenant,
+)
 from accounts.provisioning.mailboxes import (
     add_mailbox,
     change_mailbox,

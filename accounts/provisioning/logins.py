@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from accounts import addresses, audit, hashes, notices, permissions, principals
-from accounts.models import Domain, DomainAdmin, Mailbox, Reseller, Role, Tenant, User
+from accounts.models import Domain, DomainAdmin, Mailbox, Reseller, Role, Tenant, User, WebSession
 from accounts.provisioning import happened, values
 from accounts.provisioning.lookups import domains_of, holders
 from accounts.provisioning.refusals import AddressTaken, BadValue, NotAllowed, OtherTenant, OwnsMailbox
@@ -128,6 +128,7 @@ def store_password(user: User, stored: str, *, keep_sessions: bool = False) -> N
         user.password = stored
         user.former_password = hashlib.sha256(before.encode()).digest() if keep_sessions else None
         user.save(update_fields=["password", "former_password"])
+        WebSession.objects.filter(user=user).delete()
         mailbox = Mailbox.objects.open().filter(user=user).first()
         if mailbox:
             happened.to_mailbox("password_changed", mailbox, {"password": (0, 1)})
@@ -141,6 +142,14 @@ def refuse_stronger(user: User) -> None:
     who = principals.acting()
     if user.role != Role.MEMBER and user.pk != who.user_id and not permissions.may(who, "logins", "password"):
         raise NotAllowed(_("%(user)s looks after more than a mailbox: ask who may change logins") % {"user": user})
+
+
+def refuse_out_of_reach(user: User) -> None:
+    """Nobody takes from somebody how he signs in who could not set his password. Raises `NotAllowed`."""
+    who = principals.acting()
+    if not permissions.may(who, "logins", "password"):
+        raise NotAllowed(f"the role {who.role} does not change how others sign in")
+    _check_reach(user.role)
 
 
 def remove_login(user: User) -> None:

@@ -3,12 +3,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
-from accounts import principals, provisioning
+from accounts import principals, provisioning, web_sessions
 from accounts.middleware import WithinScope
+from accounts.models import User
 from tests.fixtures import Customer
 
 
@@ -22,6 +24,12 @@ class Watched(io.BytesIO):
         return super().read(*sizes)
 
 
+def let_in(request: Any, user: User) -> None:
+    """As if he had signed in, and this came from his browser."""
+    request.user, request.session = user, SessionStore()
+    web_sessions.begin(request, user)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_no_transaction_waits_for_what_a_browser_sends(acme: Customer) -> None:
     boss = provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant)
@@ -29,7 +37,7 @@ def test_no_transaction_waits_for_what_a_browser_sends(acme: Customer) -> None:
     stream = Watched(body)
     request: Any = RequestFactory().post("/admin/", content_type="multipart/form-data; boundary=x")
     request = type(request)(request.environ | {"wsgi.input": stream, "CONTENT_LENGTH": str(len(body))})
-    request.user = boss
+    let_in(request, boss)
 
     def answer(request: HttpRequest) -> HttpResponse:
         assert connection.in_atomic_block
@@ -48,7 +56,9 @@ def test_what_is_too_large_is_not_read(is_signed_in: bool, status: int, acme: Cu
 
     def sent(octets: int) -> int:
         request: Any = RequestFactory().post("/admin/", b"x" * octets, content_type="application/octet-stream")
-        request.user = boss if is_signed_in else AnonymousUser()
+        request.user = AnonymousUser()
+        if is_signed_in:
+            let_in(request, boss)
         return WithinScope(lambda request: HttpResponse())(request).status_code
 
     assert (sent(50), sent(51), sent(150), sent(151)) == (200, status, status, 413)

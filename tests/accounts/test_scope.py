@@ -17,6 +17,11 @@ from tests.fixtures import Customer, as_web
 
 OPERATOR = Principal(role="operator", user_id=1)
 TABLES = sorted(database_roles.policies())
+OF_LOGINS = {
+    "accounts_user_groups", "accounts_user_user_permissions", "django_admin_log",
+    "accounts_authenticatorapp", "accounts_passkey", "accounts_recoverycode", "accounts_websession",
+}  # fmt: skip
+"""Tables whose rows are of the tenant whose the login is."""
 
 _numbers = itertools.count(10**9)
 _BY_TYPE: dict[str, Callable[[int], Any]] = {
@@ -57,7 +62,7 @@ def values_of(table: str, tenant: Tenant) -> dict[str, Any]:
         "accounts_apitoken": {"tenant_id": tenant.pk, "role": "member"},
         "accounts_auditevent": {"tenant_id": tenant.pk, "through": "system"},
     }
-    if table in ("accounts_user_groups", "accounts_user_user_permissions", "django_admin_log"):
+    if table in OF_LOGINS:
         of_tenant[table] = {"user_id": User.objects.filter(tenant=tenant).values_list("pk").first()}
     if table == "django_admin_log":
         of_tenant[table]["action_flag"] = 1
