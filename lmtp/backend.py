@@ -122,6 +122,7 @@ class Conversation(Dialogue):
         "_failure",
         "_found",
         "_reading",
+        "_reverse_path",
         "_server",
         "_session",
         "_spool",
@@ -137,6 +138,7 @@ class Conversation(Dialogue):
         self._wire = wire
         self._session = Session(server.terms.session)
         self._found: dict[str, Recipient | delivery.Refused] = {}  # what is known of this transaction's recipients
+        self._reverse_path = ""
         self._reading: ReadData | None = None
         self._began = 0.0  # reading, by the monotonic clock
         self._taken = 0  # octets since then
@@ -199,6 +201,7 @@ class Conversation(Dialogue):
 
     async def _verify(self, need: Verify) -> Reply:
         """Look the recipient up, and with it those that the client has already named behind it."""
+        self._reverse_path = need.reverse_path
         asked = [need.address]
         ahead, at = self._wire.ahead, 0
         while len(asked) < PREFETCH and (rcpt := _RCPT.match(ahead, at)):
@@ -220,6 +223,9 @@ class Conversation(Dialogue):
         try:
             self._opened().write(octets)
         except (TooLarge, SpoolFull) as failure:
+            if isinstance(failure, TooLarge) and self._failure is None:
+                recipients = [each for each in self._found.values() if isinstance(each, Recipient)]
+                self._server.deliveries.note_too_large(recipients, self._reverse_path)
             self._failure = self._server.told[type(failure)]
         except OSError:
             log.exception("a message could not be spooled")

@@ -20,7 +20,7 @@ from psycopg import errors
 from accounts import addresses, limits
 from mailstore import headers, srs
 from mailstore.database import Connection, Pool, Unavailable
-from mailstore.refusals import Refusals
+from mailstore.refusals import TOO_LARGE, Refusals
 from mailstore.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -582,6 +582,12 @@ class Deliveries:
                     log.warning("mail loop: alias %s has sent this message outside before", outside.alias_id)
                     self._refusals.note(outside.domain_id, None, Outcome.LOOP, reverse_path)
         return [self._told(outcomes[each] for each in recipient.destinations) for recipient in recipients]
+
+    def note_too_large(self, recipients: Iterable[Recipient], reverse_path: str) -> None:
+        """Note that a message for these was refused while it came: no message is that large here."""
+        for recipient in recipients:
+            for box in recipient.boxes:
+                self._refusals.note(box.domain_id, box.mailbox_id, TOO_LARGE, reverse_path)
 
     async def _store(self, message: "_Message", recipients: Sequence[Recipient]) -> Outcomes:
         """All copies in one transaction; then, each in its own, those that another's lock or fault kept out of it.

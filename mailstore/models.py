@@ -402,7 +402,7 @@ class ForwardLedger(TenantOwned):
 class Refusal(TenantOwned):
     """Mail that was refused, hour by hour: of a domain, or of one mailbox of it.
 
-    Without foreign keys: what it tells of may be gone before it.
+    A further reason is `mailstore.refusals.TOO_LARGE`. Without foreign keys: what it tells of may be gone before it.
     """
 
     domain = owned("accounts.Domain", models.DO_NOTHING, related_name="+", db_index=False)

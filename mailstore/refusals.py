@@ -11,6 +11,9 @@ from mailstore.database import Pool
 from mailstore.models import Refusal
 from mailstore.noting import Notes
 
+TOO_LARGE: Final = "too large"
+"""The reason of what was refused whosever it was; a client that says beforehand how large it is names nobody."""
+
 _ANNOUNCED: Final = 500  # in one transaction
 
 _WRITE = """

@@ -29,6 +29,7 @@ from accounts.principals import Principal
 from mailstore import delivery
 from mailstore.delivery import Outcome, Unverified
 from mailstore.models import MaildropSession, Message, Refusal
+from mailstore.refusals import TOO_LARGE
 
 LOOKED_BACK: Final = timedelta(days=7)
 """How far back failed logins and refused mail are told of."""
@@ -736,6 +737,7 @@ _REFUSED: Final = {
     Outcome.OVER_QUOTA: gettext_lazy("no room, by its quota or by a limit of its domain, tenant or reseller"),
     Outcome.LOOP: gettext_lazy("the alias had sent it outside before"),
     "unverified": gettext_lazy("the domain was not verified"),
+    TOO_LARGE: gettext_lazy("larger than any message may be here"),
 }
 
 

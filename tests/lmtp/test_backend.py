@@ -25,7 +25,7 @@ from lmtp.backend import received
 from lmtp.session import Config, Store
 from mailhost.lineserver import Peer
 from mailstore import database, drift, retention
-from mailstore.models import Content, Message
+from mailstore.models import Content, Message, Refusal
 from tests.fixtures import Customer
 from tests.lmtp.listener import TERMS, Listener
 from tests.mailhost.lineserver.running import eventually, short_directory
@@ -333,6 +333,8 @@ def test_a_message_beyond_the_limit_is_refused_and_the_connection_stays(acme: Cu
         assert client.deliver(b"x" * 499_998 + b"\r\n", "an@acme.test") == [DELIVERED]
         [stored] = maildrop(acme.mailbox)
         assert stored.content.octets == 500_000
+    noted = list(Refusal.objects.values_list("mailbox", "reason", "count", "sender_domain"))
+    assert noted == ([] if announced else [(acme.mailbox.pk, "too large", 2, "")])
 
 
 # Faults
