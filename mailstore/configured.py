@@ -1,4 +1,4 @@
-"""What the settings say about deliveries, as the values that `mailstore.delivery` takes. For edges."""
+"""What the settings say about deliveries and looks at addresses, as the values that these take. For edges."""
 
 import hashlib
 import hmac
@@ -8,6 +8,7 @@ from django.conf import settings
 
 from accounts import addresses
 from accounts.database_roles import LISTENER
+from mailstore import why
 from mailstore.delivery import FOR_NOW, Outcome, Unverified
 
 
@@ -36,6 +37,19 @@ def delivery() -> Delivery:
         for_now=for_now,
         forward_key=forward_key() if settings.MAILHOST_FORWARD_SMTP else None,
         role=LISTENER,  # also where the process itself works as one that sees less
+    )
+
+
+def looking() -> why.Config:
+    """What `mailstore.why` takes."""
+    given = delivery()
+    return why.Config(
+        subaddress=given["subaddress"],
+        default_domain=given["default_domain"],
+        unverified=given["unverified"],
+        forwards=given["forward_key"] is not None,
+        redis_url=settings.REDIS_URL,
+        listener_ttl=settings.MAILHOST_LISTENER_TTL,
     )
 
 

@@ -40,19 +40,6 @@ def of_mailbox(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResp
     return HttpResponseRedirect(_page(mailbox.address))
 
 
-def config() -> why.Config:
-    """What the settings say."""
-    delivery = configured.delivery()
-    return why.Config(
-        subaddress=delivery["subaddress"],
-        default_domain=delivery["default_domain"],
-        unverified=delivery["unverified"],
-        forwards=delivery["forward_key"] is not None,
-        redis_url=settings.REDIS_URL,
-        listener_ttl=settings.MAILHOST_LISTENER_TTL,
-    )
-
-
 def _page(address: str) -> str:
     return f"{reverse('admin:why')}?{urlencode({'address': address})}"
 
@@ -81,7 +68,7 @@ def _look(request: HttpRequest) -> HttpResponse:
             context["no_address"] = True
         else:
             principal = principals.acting()
-            found = why.findings(address, principal, config())
+            found = why.findings(address, principal, configured.looking())
             context |= {"address": address, "parts": list(_parts(address, found))}
     return TemplateResponse(request, "admin/why.html", context)
 

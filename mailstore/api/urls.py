@@ -10,6 +10,7 @@ from mailstore.api.mailboxes import Erasure, Export
 from mailstore.api.messages import Messages
 from mailstore.api.sessions import MailboxSessions, Sessions
 from mailstore.api.usage import DomainsUsage, Everything, MailboxUsage, ResellersUsage, TenantsUsage
+from mailstore.api.why import Why
 
 _MAILBOX = "mailboxes/(?P<address>[^/]+)"
 
@@ -27,6 +28,7 @@ router.register("usage/domains", DomainsUsage, basename="usage-domain")
 urlpatterns = [
     *router.urls,
     re_path("^usage/$", Everything.as_view({"get": "retrieve"})),
+    re_path("^why/$", Why.as_view({"get": "retrieve"})),
     re_path("^domains/(?P<name>[^/]+)/move/$", DomainMove.as_view({"post": "create"})),
     re_path(f"^{_MAILBOX}/usage/$", MailboxUsage.as_view({"get": "retrieve"})),
     re_path(f"^{_MAILBOX}/export/$", Export.as_view({"get": "retrieve"})),

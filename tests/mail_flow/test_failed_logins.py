@@ -12,8 +12,7 @@ from django.utils import timezone
 from accounts import app_passwords, provisioning
 from accounts.models import AppPassword, FailedLogin, Mailbox, Role
 from accounts.principals import Principal
-from mailstore import why
-from mailstore.why_pages import config as _config
+from mailstore import configured, why
 from tests.fixtures import PASSWORD, Customer
 from tests.system import Pop3Listener, System
 
@@ -42,7 +41,9 @@ def test_a_wrong_password_is_kept_with_where_it_came_from(pop3: Pop3Listener, ac
         Reason.PASSWORD, "127.4.1.0/24", "127.4.1.9", 1,
     )  # fmt: skip
     assert (row.tenant, row.domain, row.through, row.address) == (acme.tenant, acme.domain, "pop3", "")
-    found = {one.code: one for one in why.findings(acme.mailbox.address, Principal(role=Role.OPERATOR), _config())}
+    found = {
+        one.code: one for one in why.findings(acme.mailbox.address, Principal(role=Role.OPERATOR), configured.looking())
+    }
     assert "A wrong password. It came from 127.4.1.9 over POP3" in found["failed-password"].text
 
 

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from accounts import app_passwords, limits, provisioning
 from accounts.database_roles import WORKER
-from accounts.models import AliasTarget, AppPassword, Domain, KnownNetwork, Mailbox, Tenant, User
+from accounts.models import AliasTarget, AppPassword, Domain, FailedLogin, KnownNetwork, Mailbox, Tenant, User
 from mailstore import database, drift, presence, purging, retention
 from mailstore.delivery import CHUNK_OCTETS, Outcome
 from mailstore.models import (
@@ -43,6 +43,7 @@ from mailstore.purging import Purged, Share, purge
 from tests.fixtures import Customer
 from tests.mailstore import post
 from tests.mailstore.retain import DAY, KEEP, at_once, expunge, fill
+from tests.mailstore.rows import add_failed_login
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -446,6 +447,17 @@ def test_a_closed_tenant_goes_with_its_records_once_nothing_of_it_is_on_its_way(
     forward.delete()
     content.delete()
     assert (purge(KEEP).closed_tenants, list(Tenant.objects.all())) == (1, [globex.tenant])
+
+
+def test_failed_logins_go_when_they_are_old_and_with_their_mailbox(acme: Customer, globex: Customer) -> None:
+    add_failed_login(acme.mailbox, hour=timezone.now() - 31 * DAY)
+    kept = add_failed_login(acme.mailbox, hour=timezone.now() - 29 * DAY)
+    assert purge(KEEP).failed_logins == 1
+    assert list(FailedLogin.objects.all()) == [kept]
+    gone = closed(globex, 15 * DAY)
+    add_failed_login(gone)
+    purge(KEEP)
+    assert list(FailedLogin.objects.all()) == [kept]
 
 
 def test_nothing_of_a_closed_mailbox_goes_before_its_retention(acme: Customer) -> None:

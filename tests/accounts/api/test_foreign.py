@@ -21,7 +21,7 @@ __all__ = ["names"]  # a fixture
 LISTS = [
     route
     for route in ROUTES
-    if route.method == "GET" and "{" not in route.path and not route.path.endswith(("/export/", "/usage/"))
+    if route.method == "GET" and "{" not in route.path and not route.path.endswith(("/export/", "/usage/", "/why/"))
 ]
 
 # What a body may name, by role: how the body is made of a name, and of which resource the name is.
