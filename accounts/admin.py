@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django import forms
 from django.conf import settings
@@ -63,8 +63,10 @@ from accounts.spreadsheets import mailboxes as mailbox_sheets
 from accounts.two_factor import row_pages
 from accounts.zone import page as zone_page
 
-MAILBOX_PAGES: Final[list[tuple[Any, str, str]]] = []
-"""Lists that can be narrowed to one mailbox, to be linked from it (`links`). Other apps add theirs."""
+if TYPE_CHECKING:  # unfold has no types
+    from django.contrib.admin.views.main import ChangeList
+else:
+    from unfold.views import ChangeList
 
 admin.site.unregister(Group)  # what somebody may do follows from his role
 
@@ -922,6 +924,14 @@ class MailboxForm(ProvisioningForm):
         help_text=_("In any domain of its tenant; the old address stays as an alias. Empty: no other."),
     )
     password = _password_field(_("Empty: it stays as it is."))
+    keep_sessions = forms.BooleanField(
+        required=False,
+        label=_("Let open sessions go on"),
+        help_text=_(
+            "With a new password. Else sessions that signed in with the old one end at once, and remove nothing."
+            " Devices with an app password go on in either case."
+        ),
+    )
     quota_octets = QuotaField(label=_("Quota"))
     keep_time = DaysField(
         label=_("Keep-time"),
@@ -929,7 +939,7 @@ class MailboxForm(ProvisioningForm):
             "Days that mail stays in the maildrop; then it is removed, and can be restored. Empty: the tenant's."
         ),
     )
-    fields_for: ClassVar = {"password": ("password",), "hold": ("legal_hold",)}
+    fields_for: ClassVar = {"password": ("password", "keep_sessions"), "hold": ("legal_hold",)}
 
     class Meta:
         model = Mailbox
@@ -950,7 +960,8 @@ class MailboxForm(ProvisioningForm):
         if "legal_hold" in self.fields:
             provisioning.set_legal_hold(mailbox, self.cleaned_data["legal_hold"])
         if self.cleaned_data.get("password"):
-            provisioning.set_password(mailbox.user, self.cleaned_data["password"])
+            keep = self.cleaned_data.get("keep_sessions", False)
+            provisioning.set_password(mailbox.user, self.cleaned_data["password"], keep_sessions=keep)
         if new := self.cleaned_data["new_address"]:
             address = addresses.address(new)
             _visible_domain(address, self.request)
@@ -964,6 +975,15 @@ class _SuspendForm(forms.Form):
 
 class _QuotaForm(forms.Form):
     quota_octets = QuotaField(label=_("Quota"))
+
+
+class _Mailboxes(ChangeList):
+    """The list, whose rows lead to what most want to know of a mailbox."""
+
+    model_admin: "MailboxAdmin"
+
+    def url_for_result(self, result: Any) -> str:
+        return reverse(f"admin:accounts_mailbox_{self.model_admin.front}", args=[quote(result.pk)])
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -1002,6 +1022,12 @@ class MailboxAdmin(Importing, Provisioned):
     search_help_text = _("The beginning of an address or of an alias, or @ and a domain.")
     actions = ("suspend", "resume", "set_quota", "reopen", "export_chosen", "delete_selected")
     row_pages: ClassVar[list[RowPage]] = []
+    front: ClassVar[str] = "change"
+    """The page, by its URL's name, to which the list leads."""
+    change_form_outer_before_template = "admin/accounts/mailbox_tabs.html"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return _Mailboxes
 
     def matching(self, term: str) -> Q:
         if term.startswith("@"):
@@ -1016,7 +1042,7 @@ class MailboxAdmin(Importing, Provisioned):
         changing = self.has_change_permission(request, obj)
         hold = "legal_hold" if changing and self.may(request, "hold") else "shown_hold"
         return [
-            (None, {"fields": ("address", "name", "external_id", "tenant", "aliases", "pages")}),
+            (None, {"fields": ("address", "name", "external_id", "tenant", "aliases")}),
             (
                 gettext("Use"),
                 {"fields": ("shown_state", "used", "message_count", "last_login_at", "last_login_address")},
@@ -1025,7 +1051,7 @@ class MailboxAdmin(Importing, Provisioned):
                 gettext("Settings"),
                 {
                     "fields": (
-                        *(("new_address", "password") if changing else ()),
+                        *(("new_address", "password", "keep_sessions") if changing else ()),
                         *(("state",) if changing else ()),
                         "state_reason",
                         "quota_octets" if changing else "quota",
@@ -1044,7 +1070,7 @@ class MailboxAdmin(Importing, Provisioned):
         if obj is None:
             return ()
         return (
-            "address", "tenant", "aliases", "pages", "shown_state", "used", "quota", "message_count",
+            "address", "tenant", "aliases", "shown_state", "used", "quota", "message_count",
             "last_login_at", "last_login_address", "created_at", "closed_at", "shown_hold",
         )  # fmt: skip
 
@@ -1169,10 +1195,6 @@ class MailboxAdmin(Importing, Provisioned):
     @admin.display(description=_("aliases"))
     def aliases(self, mailbox: Mailbox) -> str:
         return ", ".join(map(str, Alias.objects.filter(targets__mailbox=mailbox)[:100])) or gettext("none")
-
-    @admin.display(description=_("pages"))
-    def pages(self, mailbox: Mailbox) -> str:
-        return links(mailbox.pk, *MAILBOX_PAGES)
 
 
 class AliasForm(ProvisioningForm):
@@ -1347,9 +1369,6 @@ class AppPasswordAdmin(_Revocable):
 
     def end(self, row: Any) -> None:
         app_passwords.revoke(row)
-
-
-MAILBOX_PAGES.append((_("App passwords"), "admin:accounts_apppassword_changelist", "mailbox__id__exact"))
 
 
 class ApiTokenAddForm(ProvisioningForm):
@@ -1672,7 +1691,3 @@ class FailedLoginAdmin(ReadOnly):
     def device(self, failed: FailedLogin) -> str:
         found = AppPassword.objects.filter(pk=failed.app_password_id).first() if failed.app_password_id else None
         return str(found) if found else "–"
-
-
-MAILBOX_PAGES.append(("Failed logins", "admin:accounts_failedlogin_changelist", "mailbox__id__exact"))
-MAILBOX_PAGES.append((_("Audit"), "admin:accounts_auditevent_changelist", "mailbox_id__exact"))

@@ -23,7 +23,7 @@ from django.views.decorators.http import require_http_methods
 from unfold import widgets
 
 from accounts import permissions, principals
-from accounts.models import Role, Tenant
+from accounts.models import Mailbox, Role, Tenant
 
 if TYPE_CHECKING:  # unfold has no types
     from django.contrib.admin import ModelAdmin
@@ -67,6 +67,8 @@ class RowPage(NamedTuple):
     applies: Callable[[Any], bool] = lambda row: True
     permits: Callable[[HttpRequest, Any], bool] = lambda request, row: True
     """Whether whoever looks may do it to this row, where the table does not say all."""
+    listed: bool = True
+    """Whether it is linked from every page about the row; others are reached from where they belong."""
 
 
 class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic when it runs
@@ -84,6 +86,7 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
     list_per_page = 50
     list_max_show_all = 0
     view_on_site = False
+    list_before_template = "admin/accounts/mailbox_tabs.html"
     narrowed_by: ClassVar[Sequence[str]] = ()
     row_pages: ClassVar[Sequence[RowPage]] = ()
     audited: ClassVar[bool] = True
@@ -159,21 +162,26 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
         if context.get("form"):
             dress(context["form"])
         context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "object": row}
-        context["back"] = reverse(self._url("change"), args=[quote(row.pk)])
+        context.setdefault("back", reverse(self._url("change"), args=[quote(row.pk)]))
         return TemplateResponse(request, "admin/accounts/asking.html", context)
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
         row = kwargs.get("obj")
         context["audited"] = self.audited
-        context["row_pages"] = [
+        context["row_pages"] = self.pages_of(request, row)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def pages_of(self, request: HttpRequest, row: Any) -> list[tuple[str, str]]:
+        """The pages that are linked from all those about a row, for whoever looks: title and URL."""
+        return [
             (page.title, reverse(self._url(page.name), args=[quote(row.pk)]))
             for page in self.row_pages
             if row is not None
+            and page.listed
             and page.applies(row)
             and may(request, page.resource, page.verb)
             and page.permits(request, row)
         ]
-        return super().render_change_form(request, context, *args, **kwargs)
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """What the audit tells of a row, to whoever may read that: it knows of changes from everywhere."""
@@ -227,7 +235,15 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if any("\0" in value for values in request.GET.lists() for value in values[1]):
             return HttpResponseRedirect(f"{request.path}?e=1")  # as for other parameters that cannot be
-        return super().changelist_view(request, extra_context)
+        return super().changelist_view(request, (extra_context or {}) | {"mailbox": self._narrowed_to(request)})
+
+    def _narrowed_to(self, request: HttpRequest) -> Mailbox | None:
+        """The mailbox whose rows the list shows only."""
+        for name in {"mailbox__id__exact", "mailbox_id__exact"}.intersection(self.narrowed_by):
+            if _is_key(request.GET.get(name, ""), Mailbox) and may(request, "mailboxes", "read"):
+                mailbox: Mailbox | None = Mailbox.objects.visible_to(request.user).filter(pk=request.GET[name]).first()
+                return mailbox
+        return None
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *more: Any) -> Any:
         if not all(_is_key(text, self.model) for text in request.POST.getlist(ACTION_CHECKBOX_NAME)):

@@ -84,7 +84,7 @@ class Site(SecondStepSite):
         context = super().each_context(request)
         # Unfold writes its colours into each page; ours stand in a file, and no page has a style of its own.
         context["colors"] = None
-        context["styles"] = [static("admin-mailhost/admin.css")]
+        context["styles"] = [static("admin-mailhost/admin.css"), static("admin-mailhost/mailbox.css")]
         context["scripts"] = [static("admin-mailhost/admin.js")]
         return context
 

@@ -12,6 +12,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import BooleanField, Count, ExpressionWrapper, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.timezone import localtime
@@ -19,22 +20,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
 from accounts import quotas
-from accounts.admin import MAILBOX_PAGES, DomainAdmin, MailboxAdmin, Provisioned, ProvisioningForm
+from accounts.admin import DomainAdmin, MailboxAdmin, Provisioned, ProvisioningForm
 from accounts.provisioning import BadValue, StillInUse
-from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, is_operator, links
-from mailstore import retention, row_pages, sessions
+from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, is_operator
+from mailstore import life, mailbox_pages, retention, row_pages, sessions
 from mailstore.importing import jobs
 from mailstore.models import ImportJob, Listener, MaildropSession, Message
 from mailstore.quota import QuotaExceeded
+from mailstore.templatetags.life import lines
 
-MAILBOX_PAGES.extend(
-    [
-        (_lazy("Messages"), "admin:mailstore_message_changelist", "mailbox__id__exact"),
-        (_lazy("Sessions"), "admin:mailstore_maildropsession_changelist", "mailbox__id__exact"),
-        (_lazy("Imports"), "admin:mailstore_importjob_changelist", "mailbox__id__exact"),
-    ]
-)
-MailboxAdmin.row_pages.extend(row_pages.OF_MAILBOXES)
+MailboxAdmin.row_pages.extend([*mailbox_pages.OF_MAILBOXES, *row_pages.OF_MAILBOXES])
+MailboxAdmin.front = "messages"
 DomainAdmin.row_pages.extend(row_pages.OF_DOMAINS)
 
 
@@ -76,10 +72,10 @@ class MessageAdmin(ReadOnly):
     actions = ("restore", "remove")
     fieldsets = (
         (None, {"fields": ("mailbox", "sender", "subject", "date", "message_id")}),
-        (_lazy("Life"), {"fields": ("delivered_at", "first_fetched", "removed")}),
+        (_lazy("Life"), {"fields": ("shown_life",)}),
         (_lazy("As it was delivered"), {"fields": ("reverse_path", "octets", "shown_unique_id", "shown_trace")}),
     )
-    readonly_fields = ("first_fetched", "removed", "shown_unique_id", "shown_trace")
+    readonly_fields = ("shown_life", "shown_unique_id", "shown_trace")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related(*self.list_select_related)
@@ -140,6 +136,11 @@ class MessageAdmin(ReadOnly):
             return f"{_time(message.expunged_at)} {_from(message.expunged_in)}"
         return _("%(time)s by %(who)s") % {"time": _time(message.expunged_at), "who": _who(message)}
 
+    @admin.display(description=_lazy("what happened to it"))
+    def shown_life(self, message: Message) -> str:
+        [events] = life.of([message], kept=settings.MAILHOST_RETENTION).values()
+        return render_to_string("mailstore/life.html", lines(events, "admin:mailstore_maildropsession_change"))
+
     @admin.display(description=_lazy("unique-id"))
     def shown_unique_id(self, message: Message) -> str:
         return message.unique_id
@@ -180,12 +181,14 @@ class MaildropSessionAdmin(ReadOnly):
     search_fields = ("mailbox__address__startswith",)
     search_help_text = _lazy("The beginning of the mailbox's address.")
     actions = ("end",)
-    readonly_fields = ("how_ended", "pages")
+    readonly_fields = ("device", "how_ended", "pages")
+    row_pages: ClassVar = mailbox_pages.OF_SESSIONS
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         where = ("listener",) if is_operator(request) else ()
         return (
-            "mailbox", "client_address", "secure", *where, "started_at", "how_ended", "fetched", "expunged", "pages",
+            "mailbox", "device", "client_address", "secure", *where, "started_at", "how_ended", "fetched", "expunged",
+            "pages",
         )  # fmt: skip
 
     def has_end_permission(self, request: HttpRequest) -> bool:
@@ -196,6 +199,12 @@ class MaildropSessionAdmin(ReadOnly):
     def end(self, request: HttpRequest, queryset: QuerySet[MaildropSession]) -> None:
         self.message_user(request, _("Ended: %(number)s.") % {"number": sessions.end(queryset)}, messages.SUCCESS)
 
+    @admin.display(description=_lazy("signed in with"))
+    def device(self, session: MaildropSession) -> str:
+        if session.app_password_id is None:
+            return _("the mailbox's password")
+        return life.seen_in([session])[session.pk].device or _("a device that is gone")
+
     @admin.display(description=_lazy("ended"))
     def how_ended(self, session: MaildropSession) -> str:
         if session.ended_at is None:
@@ -204,9 +213,8 @@ class MaildropSessionAdmin(ReadOnly):
 
     @admin.display(description=_lazy("pages"))
     def pages(self, session: MaildropSession) -> str:
-        return links(
-            session.pk, (_("Messages that it removed"), "admin:mailstore_message_changelist", "expunged_in__id__exact")
-        )
+        path = reverse("admin:accounts_mailbox_messages", args=[session.mailbox_id])
+        return format_html('<a href="{}?session={}">{}</a>', path, session.pk, _("Messages that it fetched or removed"))
 
 
 # --- What is brought along -----------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def _is_open(row: Mailbox | Domain) -> bool:
 
 
 OF_MAILBOXES: Final = [
-    RowPage("why", _lazy("Why?"), "why", "read", why_pages.of_mailbox),
+    RowPage("why", _lazy("Why?"), "why", "read", why_pages.of_mailbox, listed=False),
     RowPage("mail", _lazy("Export mail"), "mailboxes", "export", _export, permits=may_read_content),
     RowPage("bring", _lazy("Import mail"), "imports", "create", _import, _is_open),
     RowPage("erase", _lazy("Erase"), "mailboxes", "erase", _erase),

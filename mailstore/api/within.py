@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import django_filters as filters
 from django import forms
-from django.db import OperationalError, connection
 from django.db.models import F, Q, QuerySet
 from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiParameter, extend_schema_field
@@ -19,9 +18,7 @@ from accounts.api.problems import Problem
 from accounts.api.views import Resource
 from accounts.models import Domain, Mailbox, Tenant
 from accounts.principals import Principal
-
-SEARCH: Final = "5s"
-"""How long the database looks for the rows of a list."""
+from mailstore import search
 
 MOST: Final = 2**63 - 1
 
@@ -85,20 +82,12 @@ class Searched(Resource):
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Within, a statement that takes too long raises `Problem`: the transaction is good for nothing then."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, true)", (SEARCH,)
-        )
-        before, _ = cursor.fetchone()
+    """Within, a statement that takes too long raises `Problem`."""
     try:
-        yield
-    except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", None) == "57014":  # query_canceled
-            raise Problem("too-broad") from None
-        raise
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", (before,))
+        with search.bounded():
+            yield
+    except search.TooBroad:
+        raise Problem("too-broad") from None
 
 
 # --- Filters -------------------------------------------------------------------------------------------------------

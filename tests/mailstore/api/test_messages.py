@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from accounts import provisioning
 from accounts.models import AuditEvent, Mailbox
-from mailstore.api import within
+from mailstore import search
 from mailstore.models import Message
 from tests.accounts.api.programs import Program, refusal, token_text
 from tests.fixtures import Customer, WebClient
@@ -167,7 +167,7 @@ def test_a_wrong_parameter_is_refused(acme: Customer, admin: Program, query: str
 def test_a_search_that_takes_too_long_is_given_up(
     acme: Customer, admin: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(within, "SEARCH", "1ms")
+    monkeypatch.setattr(search, "LONGEST", "1ms")
 
     def slow(self: Any, rows: Any, name: str, text: str) -> Any:
         return rows.extra(where=["pg_sleep(1) IS NULL"])
