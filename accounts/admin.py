@@ -21,6 +21,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from accounts import (
     addresses,
@@ -504,19 +505,42 @@ class TenantForm(_Limited):
         label=_("Keep-time"),
         help_text=_("Days that mail stays in a maildrop; then it is removed, and can be restored. Empty: for ever."),
     )
+    content_by_host = forms.BooleanField(required=False, label=_("Messages are read by whom the host says"))
+    content_roles = forms.MultipleChoiceField(
+        required=False,
+        label=_("Messages are read by"),
+        choices=[(role.value, role.label) for role in permissions.CONTENT_ROLES],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text=_(
+            "Who may read, and export, what is in messages, where its role may at all. Their owner always may. "
+            "Support: this tenant's; that of the host or of the reseller only if these may, too."
+        ),
+    )
+    fields_for: ClassVar = {**_Limited.fields_for, "content-roles": ("content_by_host", "content_roles")}
 
     class Meta:
         model = Tenant
         fields = ("name", "external_id", "reseller", "plan", "retention", "admin_mailbox")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if tenant := kwargs.get("instance"):
+            policy = {"content_by_host": tenant.content_roles is None, "content_roles": tenant.content_roles or []}
+            kwargs["initial"] = policy | (kwargs.get("initial") or {})
         super().__init__(*args, **kwargs)
+        if "content_by_host" in self.fields:
+            self.fields["content_by_host"].help_text = gettext("Now: %(roles)s.") % {"roles": _host_readers()}
         if not self.principal.is_host_wide:  # whose it is, the host says
             self.fields.pop("reseller", None)
 
     def write(self) -> Any:
         values = self.given("name", "external_id", "reseller", "retention", "keep_time", "admin_mailbox")
         before = self.instance.plan_id if "plan" not in self.fields else Tenant.objects.get(pk=self.instance.pk).plan_id
+        if policy := self.given("content_by_host", "content_roles"):
+            values["content_roles"] = None if policy["content_by_host"] else policy["content_roles"]
+            if policy["content_by_host"] and policy["content_roles"]:
+                raise provisioning.BadValue(
+                    gettext("choose roles, or that the host says; not both"), field="content_by_host"
+                )
         provisioning.change_tenant(self.instance, **values)
         plan = self.cleaned_data.get("plan")
         if "plan" in self.fields and (plan.pk if plan else None) != before:
@@ -524,6 +548,12 @@ class TenantForm(_Limited):
         else:
             self.limit(self.instance)
         return self.instance
+
+
+def _host_readers() -> str:
+    """Whom the host lets read messages, where the tenant says nothing."""
+    roles = [str(role.label) for role in permissions.CONTENT_ROLES if role in settings.MAILHOST_CONTENT_ROLES]
+    return ", ".join(roles) or gettext("nobody but their owners")
 
 
 class _PlanForm(forms.Form):
@@ -563,11 +593,13 @@ class TenantAdmin(_LimitedPage):
             return ("slug", "name", *whose, *plan, "external_id")
         return (
             "slug", "name", "external_id", *whose, "retention", "keep_time", "admin_mailbox", "has", *plan,
-            *self.limit_fields(request), "created_at", "closed_at", "pages",
+            *self.limit_fields(request),
+            *(("content_by_host", "content_roles") if self.may(request, "content-roles") else ("read_by",)),
+            "created_at", "closed_at", "pages",
         )  # fmt: skip
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("slug", "has", "created_at", "closed_at", "pages") if obj else ()
+        return ("slug", "has", "read_by", "created_at", "closed_at", "pages") if obj else ()
 
     def has_limits_permission(self, request: HttpRequest) -> bool:
         """For the action."""
@@ -602,6 +634,12 @@ class TenantAdmin(_LimitedPage):
 
     def end(self, row: Any) -> None:
         provisioning.close_tenant(row)
+
+    @admin.display(description=_("messages are read by"))
+    def read_by(self, tenant: Tenant) -> str:
+        if tenant.content_roles is None:
+            return gettext("%(roles)s, as the host says") % {"roles": _host_readers()}
+        return ", ".join(Role(role).label for role in tenant.content_roles) or gettext("nobody but their owners")
 
     @admin.display(description=_("what it has"))
     def pages(self, tenant: Tenant) -> str:

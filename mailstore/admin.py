@@ -1,4 +1,5 @@
-"""The admin of the mail: what became of each message, who fetched it, what is brought along. It shows no content."""
+"""The admin of the mail: what became of each message, who fetched it, what is brought along. What is in messages
+stands on a page of its own (`mailstore.message_pages`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from accounts import quotas
 from accounts.admin import DomainAdmin, MailboxAdmin, Provisioned, ProvisioningForm
 from accounts.provisioning import BadValue, StillInUse
 from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, is_operator
-from mailstore import life, mailbox_pages, retention, row_pages, sessions
+from mailstore import life, mailbox_pages, message_pages, retention, row_pages, sessions
 from mailstore.importing import jobs
 from mailstore.models import ImportJob, Listener, MaildropSession, Message
 from mailstore.quota import QuotaExceeded
@@ -76,6 +77,7 @@ class MessageAdmin(ReadOnly):
         (_lazy("As it was delivered"), {"fields": ("reverse_path", "octets", "shown_unique_id", "shown_trace")}),
     )
     readonly_fields = ("shown_life", "shown_unique_id", "shown_trace")
+    row_pages = message_pages.OF_MESSAGES
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related(*self.list_select_related)

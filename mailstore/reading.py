@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import IO, Any, Final
 
+from accounts.principals import Principal
 from mailstore import exporting
 from mailstore.mime import child, structure
 from mailstore.models import Message
@@ -70,27 +71,32 @@ class Page:
     attachments: tuple[Attachment, ...]
 
 
-def page(message: Message, *, directory: Path) -> Page:
-    """A message as text. Its octets lie in `directory` meanwhile. Raises `CannotBeShown`."""
-    with _look(message, "text", directory, most=_ANSWER) as answer:
+def page(message: Message, *, directory: Path, principal: Principal | None = None) -> Page:
+    """A message as text. Its octets lie in `directory` meanwhile; they are looked up as `principal`, if there is one.
+
+    Raises `CannotBeShown`.
+    """
+    with _look(message, "text", directory, principal, most=_ANSWER) as answer:
         try:
             return _page(json.loads(answer.read()))
         except (ValueError, TypeError, KeyError, RecursionError):
             raise CannotBeShown from None
 
 
-def frame(message: Message, *, directory: Path) -> str:
+def frame(message: Message, *, directory: Path, principal: Principal | None = None) -> str:
     """What can be shown of a message's HTML, to be put into a document that nothing can leave.
 
     Raises `CannotBeShown`.
     """
-    with _look(message, "html", directory, most=_ANSWER) as answer:
+    with _look(message, "html", directory, principal, most=_ANSWER) as answer:
         return answer.read().decode(errors="replace")
 
 
-def attachment(message: Message, number: int, *, directory: Path) -> tuple[str, IO[bytes]]:
+def attachment(
+    message: Message, number: int, *, directory: Path, principal: Principal | None = None
+) -> tuple[str, IO[bytes]]:
     """An attachment's name, and a file that stands where its octets begin. Raises `CannotBeShown`, `NoSuchPart`."""
-    answer = _look(message, str(number), directory, most=message.octets + _NAMED)
+    answer = _look(message, str(number), directory, principal, most=message.octets + _NAMED)
     try:
         name = structure.file_name(str(json.loads(answer.readline(_NAMED))))
     except ValueError:
@@ -99,21 +105,22 @@ def attachment(message: Message, number: int, *, directory: Path) -> tuple[str, 
     return name, answer
 
 
-def _look(message: Message, what: str, directory: Path, *, most: int) -> IO[bytes]:
+def _look(message: Message, what: str, directory: Path, principal: Principal | None, *, most: int) -> IO[bytes]:
     """The child's answer, a file of at most so many octets. Raises `CannotBeShown`, `NoSuchPart`."""
     try:
-        with _turn(), tempfile.TemporaryFile(dir=directory) as source:
-            source.writelines(exporting.octets_of(message))
-            source.flush()
-            answer = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 # whoever asked closes it
-            status = _run(source, answer, what, message.octets, most)
+        with ExitStack() as stack:
+            answer = stack.enter_context(tempfile.TemporaryFile(dir=directory))
+            with _turn(), tempfile.TemporaryFile(dir=directory) as source:
+                source.writelines(exporting.octets_of(message, principal=principal))
+                source.flush()
+                status = _run(source, answer, what, message.octets, most)
+            if status != 0:
+                raise NoSuchPart if status == child.NO_SUCH_PART else CannotBeShown
+            answer.seek(0)
+            stack.pop_all()  # whoever asked closes it
+            return answer
     except (OSError, subprocess.SubprocessError, exporting.Broken):
         raise CannotBeShown from None
-    if status != 0:
-        answer.close()
-        raise NoSuchPart if status == child.NO_SUCH_PART else CannotBeShown
-    answer.seek(0)
-    return answer
 
 
 def _run(source: IO[bytes], answer: IO[bytes], what: str, octets: int, most: int) -> int:
