@@ -313,6 +313,7 @@ UNFOLD = {  # the side bar stands in mailhost/adminsite.py
     "SITE_SYMBOL": "mail",
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {"show_search": True, "command_search": True},
 }
 
 # --- Celery: small, repeatable tasks, driven from the database (docs/architecture.md) --------------

@@ -14,3 +14,26 @@ window.addEventListener("load", () => {
     }
   }
 });
+
+// What unfold makes of spans and of links that lead nowhere is for the mouse alone: let the keyboard use it, too.
+window.addEventListener("load", () => {
+  const parts = "span[x-on\\:click], a[x-on\\:click]:not([href]), #nav-sidebar div[x-on\\:click]";
+  for (const part of document.querySelectorAll(parts)) {
+    part.tabIndex = 0;
+    part.setAttribute("role", "button");
+    part.addEventListener("keydown", (event) => {
+      if (event.target !== part || (event.key !== "Enter" && event.key !== " ")) return;
+      event.preventDefault();
+      part.click();
+    });
+  }
+  // An icon is a word in a font of its own: where nothing else tells what a button does, that word does.
+  const icons = ".material-symbols-outlined";
+  for (const part of document.querySelectorAll("a, button, [role=button]")) {
+    const says = [...part.querySelectorAll(icons)].reduce((text, icon) => text.replace(icon.textContent, ""), part.textContent);
+    if ((says.trim() && !part.matches(icons)) || part.ariaLabel || part.title) continue;
+    const icon = part.matches(icons) ? part : part.querySelector(icons);
+    if (icon) part.ariaLabel = icon.textContent.trim().replaceAll("_", " ");
+  }
+  for (const icon of document.querySelectorAll(`${icons}:not([role])`)) icon.ariaHidden = "true";
+});
