@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts import audit, scope, throttle
-from accounts.models import FailedLogin, KnownNetwork, Mailbox
+from accounts.models import Domain, FailedLogin, KnownNetwork, Mailbox, User
 
 Client = IPv4Address | IPv6Address | None
 
@@ -66,6 +66,12 @@ def failure(
         throttle.near(client),
         app_password_id,
     )
+
+
+def subject(row: Mailbox | User | Domain) -> str:
+    """`FailedLogin.subject` of what failed at a mailbox, by a login without one, or at a domain's unknown addresses."""
+    kind = "login" if isinstance(row, User) else row._meta.model_name
+    return f"{kind} {row.pk}"
 
 
 def reason(*, known: bool, app_password_is: str | None) -> str:

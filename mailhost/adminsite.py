@@ -140,11 +140,15 @@ class Site(SecondStepSite):
                     yield {"title": str(row), "description": kind, "link": link, "icon": icons[name]}
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
+        from mailstore import why_pages
+
         pages = {page.opts.label_lower: page for page in self._registry.values()}
         groups: list[dict[str, Any]] = []
         for title, entries in NAVIGATION:
             items = []
             for name, icon in entries:
+                if name == "why" and not why_pages.may_look(request):
+                    continue
                 if name in PAGES:
                     items.append(self._item(request, PAGES[name], icon, name))
                 elif name in pages and pages[name].has_view_permission(request):

@@ -23,7 +23,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from accounts import addresses, permissions, quotas, throttle
+from accounts import addresses, failed_logins, permissions, quotas, throttle
 from accounts.models import Alias, Allowance, AppPassword, Domain, FailedLogin, Mailbox, User
 from accounts.principals import Principal
 from mailstore import delivery
@@ -103,6 +103,7 @@ ACTIONS: Final[dict[str, tuple[str, str, Any]]] = {
     "quota": ("mailboxes", "change", gettext_lazy("Give it more room")),
     "app-password": ("app-passwords", "create", gettext_lazy("Make a new app password")),
     "login": ("logins", "change", gettext_lazy("See the login")),
+    "second-step": ("logins", "password", gettext_lazy("Reset the second step")),
     "check-domain": ("domains", "check", gettext_lazy("Check DNS")),
     "domain-limits": ("domains", "limits", gettext_lazy("Change the domain's limits")),
     "tenant-limits": ("tenants", "limits", gettext_lazy("Change the tenant's limits")),
@@ -332,13 +333,14 @@ class _Look:
 
     def _tried(self) -> Iterator[Finding]:
         """Somebody tried to sign in with an address that nobody has."""
+        assert self._domain
         rows = FailedLogin.objects.visible_to(self._who).filter(
-            domain=self._domain, mailbox=None, address=self._address, hour__gt=self._now - LOOKED_BACK
+            subject=failed_logins.subject(self._domain), address=self._address, hour__gt=self._now - LOOKED_BACK
         )
         for row in _added_up(rows, "network", "through")[:_MOST]:
             text = ngettext(
-                "A login with it failed once, from %(network)s over %(through)s on %(last)s.",
-                "Logins with it failed %(count)s times, from %(network)s over %(through)s, the last on %(last)s.",
+                "A login with it failed once, from %(network)s through %(through)s on %(last)s.",
+                "Logins with it failed %(count)s times, from %(network)s through %(through)s, the last on %(last)s.",
                 row["count"],
             )
             yield self._say("tried", About.LOGIN, Severity.NOTE, text % self._told(row), _facts(row))
@@ -349,8 +351,10 @@ class _Look:
         text = _("%(login)s is a login for the admin without a mailbox: it does not fetch mail over POP3.") % facts
         yield self._say("staff", About.ADDRESS, Severity.NOTE, text, facts, see)
         yield from self._of_user(user, see)
-        rows = FailedLogin.objects.visible_to(self._who).filter(user=user, hour__gt=self._now - LOOKED_BACK)
-        yield from self._failures(rows, user.last_login, None)
+        rows = FailedLogin.objects.visible_to(self._who).filter(
+            subject=failed_logins.subject(user), hour__gt=self._now - LOOKED_BACK
+        )
+        yield from self._failures(rows, user.last_login, user, None)
         if user.last_login:
             text = _("It signed in well on %(when)s.") % {"when": self._when(user.last_login)}
             yield self._say("last-login", About.LOGIN, Severity.GOOD, text, {"at": user.last_login})
@@ -405,7 +409,7 @@ class _Look:
             change = self._do("networks", mailbox.pk)
             yield self._say("networks", About.LOGIN, Severity.NOTE, text % given, networks, change)
         rows = FailedLogin.objects.visible_to(self._who).filter(mailbox=mailbox, hour__gt=self._now - LOOKED_BACK)
-        yield from self._failures(rows, mailbox.last_login_at, mailbox)
+        yield from self._failures(rows, mailbox.last_login_at, mailbox.user, mailbox)
         yield from self._throttled(mailbox, rows)
         yield from self._in_use(mailbox)
 
@@ -417,7 +421,9 @@ class _Look:
             text = _("No password was ever set for %(login)s.") % {"login": user}
             yield self._say("no-password", About.LOGIN, Severity.WRONG, text, {}, *actions)
 
-    def _failures(self, rows: Any, last_login: datetime | None, mailbox: Mailbox | None) -> Iterator[Finding]:
+    def _failures(
+        self, rows: Any, last_login: datetime | None, user: User, mailbox: Mailbox | None
+    ) -> Iterator[Finding]:
         see = self._do("failed-logins", mailbox.pk) if mailbox else None
         for row in _added_up(rows, "reason", "network", "through", "app_password_id")[:_MOST]:
             reason = FailedLogin.Reason(row["reason"])
@@ -427,6 +433,8 @@ class _Look:
             severity = Severity.WARNING if since and row["last"] > self._now - _LATELY else Severity.NOTE
             text = _FAILED[reason](row["count"]) % self._told(row) + " " + self._from(row)
             helps = self._do(_HELPS[reason], mailbox.pk) if mailbox and reason in _HELPS else None
+            if reason == FailedLogin.Reason.SECOND_STEP:
+                helps = self._do("second-step", user.pk)
             yield self._say(f"failed-{reason.value}", About.LOGIN, severity, text, _facts(row), helps, see)
             see = None  # once is enough
 
@@ -641,16 +649,16 @@ class _Look:
         return {
             "count": row["count"],
             "network": _network(row["network"]),
-            "through": FailedLogin.Through(row["through"]).label,
+            "through": _THROUGH[row["through"]],
             "last": self._when(row["last"]),
             "device": self._device(row.get("app_password_id")) or _("an app password"),
         }
 
     def _from(self, row: dict[str, Any]) -> str:
         text = (
-            _("It came from %(client)s over %(through)s, on %(last)s.")
+            _("It came from %(client)s through %(through)s, on %(last)s.")
             if row["count"] == 1
-            else _("They came from %(network)s over %(through)s, the last on %(last)s from %(client)s.")
+            else _("They came from %(network)s through %(through)s, the last on %(last)s from %(client)s.")
         )
         return text % {**self._told(row), "client": row["client"] or _network(row["network"])}
 
@@ -711,6 +719,11 @@ _FAILED: Final[dict[str, Callable[[int], str]]] = {
         "The password was right %(count)s times, but the network is not one of those allowed.",
         n,
     ),
+    Reason.SECOND_STEP: lambda n: ngettext(
+        "The password was right, but the second step failed.",
+        "The password was right %(count)s times, but the second step failed.",
+        n,
+    ),
     Reason.UNSEEN: lambda n: ngettext(
         "An attempt was refused without a look at the password, after too many failures.",
         "%(count)s attempts were refused without a look at the password, after too many failures.",
@@ -721,6 +734,11 @@ _FAILED: Final[dict[str, Callable[[int], str]]] = {
         "The password was right %(count)s times, but another session had the maildrop.",
         n,
     ),
+}
+_THROUGH: Final = {
+    FailedLogin.Through.POP3: "POP3",
+    FailedLogin.Through.PAGES: gettext_lazy("the owner's pages"),
+    FailedLogin.Through.ADMIN: gettext_lazy("the admin"),
 }
 _HELPS: Final = {
     Reason.PASSWORD: "set-password",

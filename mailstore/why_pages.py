@@ -35,6 +35,11 @@ def urls(site: admin.AdminSite) -> list[URLPattern]:
     ]
 
 
+def may_look(request: HttpRequest) -> bool:
+    """Whether the page is there for whoever looks."""
+    return may(request, "why", "read")
+
+
 def of_mailbox(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpResponseBase:
     """The page about a mailbox's address."""
     return HttpResponseRedirect(_page(mailbox.address))
@@ -57,7 +62,7 @@ class _Part(NamedTuple):
 
 
 def _look(request: HttpRequest) -> HttpResponse:
-    if not may(request, "why", "read"):
+    if not may_look(request):
         raise PermissionDenied
     typed = request.GET.get("address", "").strip()
     context: dict[str, Any] = {**admin.site.each_context(request), "title": _("Why?"), "typed": typed}
@@ -121,6 +126,7 @@ _PAGES: Final[dict[str, Callable[[Any], str]]] = {
     "quota": _change("mailbox", "#id_quota_octets"),
     "mailbox": _change("mailbox"),
     "login": _change("user"),
+    "second-step": lambda key: reverse("admin:accounts_user_reset-two-factor", args=[key]),
     "alias": _change("alias"),
     "domain-limits": _change("domain", "#id_max_octets"),
     "tenant-limits": _change("tenant", "#id_max_octets"),

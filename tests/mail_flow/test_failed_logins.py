@@ -44,7 +44,7 @@ def test_a_wrong_password_is_kept_with_where_it_came_from(pop3: Pop3Listener, ac
     found = {
         one.code: one for one in why.findings(acme.mailbox.address, Principal(role=Role.OPERATOR), configured.looking())
     }
-    assert "A wrong password. It came from 127.4.1.9 over POP3" in found["failed-password"].text
+    assert "A wrong password. It came from 127.4.1.9 through POP3" in found["failed-password"].text
 
 
 def test_a_right_password_that_does_not_help_is_kept_with_what_stands_against_it(

@@ -123,7 +123,7 @@ def test_who_tries_an_unknown_address_is_told(acme: Customer) -> None:
         tenant=acme.tenant, domain=acme.domain, subject=f"domain {acme.domain.pk}", address="ann@acme.test",
         reason="unknown", through="pop3", network="192.0.2.0/24", hour=now, count=12, first_at=now, last_at=now,
     )  # fmt: skip
-    assert "failed 12 times, from 192.0.2.0/24 over POP3" in look("ann@acme.test")["tried"].text
+    assert "failed 12 times, from 192.0.2.0/24 through POP3" in look("ann@acme.test")["tried"].text
     assert "tried" not in look("anna@acme.test")
 
 
@@ -183,6 +183,18 @@ def test_a_login_without_a_mailbox_is_told(acme: Customer, globex: Customer) -> 
     assert look(boss, of(globex)).keys() == {"unknown-domain"}
 
 
+def test_a_second_step_that_failed_is_told_with_its_reset(acme: Customer) -> None:
+    boss = provisioning.add_staff("boss@nowhere.test", password=None, tenant=acme.tenant)
+    row = add_failed_login(acme.mailbox, reason="second-step", through="admin")
+    FailedLogin.objects.filter(pk=row.pk).update(mailbox=None, domain=None, user=boss, subject=f"login {boss.pk}")
+    found = look(boss, of(acme))["failed-second-step"]
+    assert found.text.startswith(
+        "The password was right, but the second step failed. It came from 192.0.2.7 through the"
+    )
+    assert [(one.name, one.key) for one in found.actions] == [("second-step", boss.pk)]
+    assert actions(look(boss, of(acme, Role.SUPPORT))["failed-second-step"]) == []
+
+
 # --- Signing in ----------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +223,7 @@ def test_wrong_passwords_are_told_with_their_network_and_count_less_after_a_logi
             acme.mailbox, count=7, hour=now - hours * HOUR, last_at=now - hours * HOUR, first_at=now - hours * HOUR
         )
     found = look(acme.mailbox)["failed-password"]
-    assert found.text.startswith("A wrong password, 14 times. They came from 192.0.2.0/24 over POP3, the last on ")
+    assert found.text.startswith("A wrong password, 14 times. They came from 192.0.2.0/24 through POP3, the last on ")
     assert found.text.endswith("from 192.0.2.7.")
     assert (found.severity, actions(found)) == (Severity.WARNING, ["set-password", "failed-logins"])
     change(acme.mailbox, last_login_at=now)
