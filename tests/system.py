@@ -237,7 +237,7 @@ class Pop3Listener(Listener):
             assert told.startswith(b"+OK"), told
             yield client
 
-    def open(self, mailbox: Mailbox | str, *, within: float = PATIENCE) -> Pop3:
+    def open(self, mailbox: Mailbox | str, *, within: float = PATIENCE, password: str = PASSWORD) -> Pop3:
         """Signed in, after as many attempts as that takes."""
         deadline = time.monotonic() + within
         while True:
@@ -246,7 +246,7 @@ class Pop3Listener(Listener):
                 client = Pop3.to(self.address)
                 try:
                     client.line()
-                    told = client.log_in(mailbox)
+                    told = client.log_in(mailbox, password)
                     if told.startswith(b"+OK"):
                         return client
                 except BaseException:

@@ -61,7 +61,7 @@ RESOURCES: dict[type[Model], str] = {
 """By model, its row in the table of who may do what."""
 MODELS = list(RESOURCES)
 ONLY_SHOWN = {WebhookDelivery, AuditEvent, FailedLogin, MaildropSession, Listener, Message}
-NEVER_CHANGED = ONLY_SHOWN | {AppPassword, ApiToken, ImportJob}
+NEVER_CHANGED = ONLY_SHOWN | {ApiToken, ImportJob}
 ROLES = [role for role in Role if role != Role.MEMBER]
 
 
@@ -879,6 +879,41 @@ def test_an_app_password_is_shown_once_and_revoked(boss: Client, acme: Customer,
     assert "Revoked: phone." in said(boss, url(AppPassword, "delete", made.pk), {"post": "yes"})
     made.refresh_from_db()
     assert made.revoked_at
+
+
+def test_an_app_password_is_changed(boss: Client, acme: Customer, globex: Customer) -> None:
+    mine, _ = app_passwords.create(acme.mailbox, name="phone")
+    theirs, _ = app_passwords.create(globex.mailbox, name="theirs")
+    values = {
+        "name": "Old phone", "scopes": ["pop3", "self"], "allowed_networks": "192.0.2.0/24", "own_copy": "on",
+        "expires_at_0": "2099-01-02", "expires_at_1": "03:04:05",
+    }  # fmt: skip
+    assert "and another device still gets it" in page(boss, url(AppPassword, "change", mine.pk))
+    said(boss, url(AppPassword, "change", mine.pk), values)
+    mine.refresh_from_db()
+    assert (mine.name, mine.scopes, mine.own_copy) == ("Old phone", ["pop3", "self"], True)
+    assert (mine.allowed_networks, mine.expires_at and mine.expires_at.year) == (["192.0.2.0/24"], 2099)
+    assert mine.mailbox == acme.mailbox
+    told = AuditEvent.objects.get(action="app-password.changed")
+    assert (told.through, told.changes["own_copy"]) == ("admin", [False, True])
+    refused = said(boss, url(AppPassword, "change", mine.pk), values | {"scopes": ["self"]})
+    assert "an own copy is for a device that fetches mail" in refused
+    assert boss.post(url(AppPassword, "change", theirs.pk), values).status_code == 302
+    theirs.refresh_from_db()
+    assert theirs.name == "theirs"
+    app_passwords.revoke(mine)
+    assert 'name="_save"' not in page(boss, url(AppPassword, "change", mine.pk))
+
+
+@pytest.mark.parametrize("days", ["30", ""])
+def test_a_keep_time_is_said_in_days(boss: Client, acme: Customer, days: str) -> None:
+    for row, values in ((acme.tenant, {"name": "Acme"}), (acme.mailbox, {"state": "active"})):
+        path = url(type(row), "change", row.pk)
+        assert "is from 1 to 36500 whole days" in said(boss, path, values | {"keep_time": "40000"})
+        assert "Say a number of days" in said(boss, path, values | {"keep_time": "soon"})
+        said(boss, path, values | {"keep_time": days})
+        row.refresh_from_db()
+        assert row.keep_time == (timedelta(days=30) if days else None)
 
 
 def test_a_token_is_shown_once_and_no_stronger_than_its_maker(boss: Client, acme: Customer, globex: Customer) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
-from accounts.models import FailedLogin, Mailbox
-from mailstore.models import Content, Listener, MaildropSession, Message
+from accounts.models import AppPassword, FailedLogin, Mailbox
+from mailstore.models import Content, Listener, MaildropSession, Message, OwnCopy
 
 
 def add_listener(kind: str, *, host: str = "here") -> Listener:
@@ -29,6 +29,15 @@ def add_session(mailbox: Mailbox, listener: Listener, **values: Any) -> Maildrop
     """An open session, unless the values say otherwise."""
     values = {"secure": True, **values}
     return MaildropSession.objects.create(tenant_id=mailbox.tenant_id, mailbox=mailbox, listener=listener, **values)
+
+
+def put_away(message: Message, device: AppPassword, session: MaildropSession) -> OwnCopy:
+    """A device with an own copy has fetched and removed the message, in that session."""
+    then = timezone.now()
+    return OwnCopy.objects.create(
+        tenant_id=message.tenant_id, mailbox_id=message.mailbox_id, app_password=device, message=message,
+        fetched_at=then, fetched_in=session, removed_at=then, removed_in=session,
+    )  # fmt: skip
 
 
 def add_message(mailbox: Mailbox, **values: Any) -> Message:

@@ -40,9 +40,14 @@ class Device:
 
 
 async def session(
-    maildrops: Maildrops, password: str = PASSWORD, *, fetch: Iterable[int] = (), remove: Iterable[int] = ()
+    maildrops: Maildrops,
+    password: str = PASSWORD,
+    *,
+    name: str = "an",
+    fetch: Iterable[int] = (),
+    remove: Iterable[int] = (),
 ) -> UUID:
-    maildrop = await open_(maildrops, password=password)
+    maildrop = await open_(maildrops, name, password)
     await finish(maildrop, fetch=fetch, remove=remove)
     return maildrop.session
 
@@ -54,9 +59,9 @@ async def finish(maildrop: Maildrop, *, fetch: Iterable[int] = (), remove: Itera
     await maildrop.close(expunge=set(remove), quit=True)
 
 
-async def sees(maildrops: Maildrops, password: str = PASSWORD) -> list[str]:
+async def sees(maildrops: Maildrops, password: str = PASSWORD, *, name: str = "an") -> list[str]:
     """The unique-ids that a session lists."""
-    maildrop = await open_(maildrops, password=password)
+    maildrop = await open_(maildrops, name, password)
     listing = maildrop.listing
     await maildrop.close(quit=True)
     return [listing.unique_id(number) for number in range(1, len(listing.uids) + 1)]

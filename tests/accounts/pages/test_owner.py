@@ -158,3 +158,23 @@ def test_a_link_does_not_outlive_the_right_to_it(acme: Customer, what: str) -> N
             provisioning.set_password(acme.mailbox.user, NEW)
     assert browser().post(path).status_code == 404
     assert not AppPassword.objects.exists()
+
+
+def test_a_device_gets_an_own_copy_and_gives_it_back(acme: Customer, globex: Customer) -> None:
+    client = signed_in(acme.mailbox)
+    page = text(client.post(reverse("owner-devices"), {"name": "Phone", "scopes": ["pop3"], "own_copy": "on"}))
+    device = AppPassword.objects.get()
+    assert device.own_copy
+    assert "End its own copy" in page
+    path = reverse("owner-device-own-copy", args=[device.pk])
+    page = text(client.post(path, follow=True))
+    assert "what it removes is gone for all devices" in page
+    device.refresh_from_db()
+    assert not device.own_copy
+    assert signed_in(globex.mailbox).post(path, {"on": "yes"}).status_code == 404
+    page = text(client.post(path, {"on": "yes"}, follow=True))
+    assert "what it removes is gone for that device only" in page
+    app_passwords.revoke(device)
+    assert "was revoked" in text(client.post(path, follow=True))
+    refused = client.post(reverse("owner-devices"), {"name": "Pages", "scopes": ["self"], "own_copy": "on"})
+    assert "An own copy is for a device that fetches mail" in text(refused, 422)

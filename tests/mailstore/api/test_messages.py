@@ -2,16 +2,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts import provisioning
+from accounts import app_passwords, provisioning
 from accounts.models import AuditEvent, Mailbox
 from mailstore import search
 from mailstore.models import Message
 from tests.accounts.api.programs import Program, refusal, token_text
 from tests.fixtures import Customer, WebClient
 from tests.mailstore import post
-from tests.mailstore.rows import add_listener, add_message, add_session
+from tests.mailstore.rows import add_listener, add_message, add_session, put_away
 
 LIST = "/mailboxes/an@acme.test/messages/"
 FOREIGN = "/mailboxes/an@globex.test/messages/"
@@ -334,3 +336,62 @@ def test_a_repeated_request_is_answered_again_and_done_once(acme: Customer, admi
     assert first.json() == again.json()
     assert again.json()["messages"] == 1
     assert again["Idempotent-Replayed"] == "true"
+
+
+# --- Devices with own copies ---------------------------------------------------------------------------------------
+
+
+def test_what_each_device_did_is_shown_and_a_session_of_one_is_undone(
+    acme: Customer, globex: Customer, admin: Program
+) -> None:
+    phone, _ = app_passwords.create(acme.mailbox, name="Phone", own_copy=True)
+    office, _ = app_passwords.create(acme.mailbox, name="Office", own_copy=True)
+    listener = add_listener("pop3")
+    message, other = add_message(acme.mailbox), add_message(acme.mailbox)
+    sessions = {
+        device: add_session(
+            acme.mailbox, listener, app_password_id=device.pk, view=device.pk, ended_at=timezone.now(), expunged=1
+        )
+        for device in (phone, office)
+    }
+    for device, session in sessions.items():
+        put_away(message, device, session)
+    put_away(other, phone, sessions[phone])
+    before = counters(acme.mailbox)
+
+    copies = admin.read(f"{LIST}{message.pk}/")["own_copies"]
+    assert {copy["device"]: copy["removed_in"] for copy in copies} == {
+        device.name: str(session.pk) for device, session in sessions.items()
+    }
+    assert admin.read(f"/sessions/{sessions[phone].pk}/")["own_copy"] is True
+    assert ids(admin, query=f"session={sessions[office].pk}") == [message.pk]
+    assert ids(admin, query=f"unique_id={message.unique_id}.1") == [message.pk]
+
+    answer = admin.send("POST", f"{LIST}restore/", {"session": str(sessions[phone].pk)})
+    assert answer.json() == {"messages": 2, "octets": message.octets + other.octets, "mailboxes": 1}
+    assert counters(acme.mailbox) == before
+    copies = {copy["device"]: copy for copy in admin.read(f"{LIST}{message.pk}/")["own_copies"]}
+    assert (copies["Phone"]["removed_at"], copies["Phone"]["returns"]) == (None, 1)
+    assert (copies["Office"]["removed_in"], copies["Office"]["returns"]) == (str(sessions[office].pk), 0)
+
+    foreign = Program(token_text("tenant-admin", tenant=globex.tenant))
+    refusal(foreign.send("POST", "/messages/restore/", {"session": str(sessions[office].pk)}), 422)
+
+
+def test_a_page_of_messages_asks_as_often_for_many_devices_as_for_one(acme: Customer, admin: Program) -> None:
+    listener = add_listener("pop3")
+
+    def asked() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            admin.read(LIST)
+        return len(queries)
+
+    asked()
+    counts = []
+    for number in range(2):
+        phone, _ = app_passwords.create(acme.mailbox, name=f"Phone {number}", own_copy=True)
+        session = add_session(acme.mailbox, listener, view=phone.pk, ended_at=timezone.now())
+        for _ in range(5):
+            put_away(add_message(acme.mailbox), phone, session)
+        counts.append(asked())
+    assert counts[0] == counts[1]

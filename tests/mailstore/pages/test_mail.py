@@ -14,9 +14,9 @@ from django.utils import timezone
 
 from accounts import app_passwords, provisioning
 from accounts.models import AuditEvent, Mailbox
-from mailstore.models import MaildropSession, Message
+from mailstore.models import MaildropSession, Message, OwnCopy
 from tests.fixtures import PASSWORD, Customer
-from tests.mailstore.rows import add_listener, add_message, add_session
+from tests.mailstore.rows import add_listener, add_message, add_session, put_away
 from tests.pages_of import signed_in, text
 
 
@@ -177,3 +177,28 @@ def test_usage_is_shown_against_the_quota(acme: Customer) -> None:
     page = text(signed_in(acme.mailbox).get("/me/"))
     assert 'value="25"' in page
     assert "1 message to be fetched" in page
+
+
+def test_a_session_of_a_device_with_an_own_copy_is_undone_for_that_device(acme: Customer, globex: Customer) -> None:
+    phone, _ = app_passwords.create(acme.mailbox, name="Phone", own_copy=True)
+    began = timezone.now()
+    session = add_session(
+        acme.mailbox, add_listener("pop3"), app_password_id=phone.pk, view=phone.pk, started_at=began,
+        ended_at=began, end="quit", fetched=2, expunged=2,
+    )  # fmt: skip
+    messages = [add_message(acme.mailbox, subject=f"Offer {number}") for number in range(2)]
+    for message in messages:
+        put_away(message, phone, session)
+    client = signed_in(acme.mailbox)
+    page = text(client.get(reverse("owner-session", args=[session.pk])))
+    assert "2 removed from its own copy" in page
+    assert "removed for this device only" in page
+    chosen = {"message": [messages[0].pk], "back": str(session.pk)}
+    page = text(client.post(reverse("owner-restore"), chosen, follow=True))
+    assert "1 message is back" in page
+    assert OwnCopy.objects.get(message=messages[0]).removed_at is None
+    assert signed_in(globex.mailbox).post(reverse("owner-session-undo", args=[session.pk])).status_code == 404
+    assert OwnCopy.objects.get(message=messages[1]).removed_at
+    page = text(client.post(reverse("owner-session-undo", args=[session.pk]), follow=True))
+    assert "Nothing any more" in page
+    assert present(acme.mailbox) == 2
