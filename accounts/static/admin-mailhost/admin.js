@@ -36,4 +36,8 @@ window.addEventListener("load", () => {
     if (icon) part.ariaLabel = icon.textContent.trim().replaceAll("_", " ");
   }
   for (const icon of document.querySelectorAll(`${icons}:not([role])`)) icon.ariaHidden = "true";
+  // Regions that scroll are all called alike, beside the side bar's.
+  document.querySelectorAll("#content .simplebar-content-wrapper").forEach((part, at) => {
+    part.ariaLabel = [document.title.split("|")[0].trim(), at || ""].join(" ").trim();
+  });
 });
