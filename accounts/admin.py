@@ -308,9 +308,15 @@ def _visible_domain(address: str, request: HttpRequest) -> Domain:
 class _Limited(ProvisioningForm):
     """A form of what has limits."""
 
-    max_domains = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
-    max_mailboxes = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
-    max_aliases = forms.IntegerField(required=False, min_value=0, help_text=_("Empty: no limit."))
+    max_domains = forms.IntegerField(
+        label=_("Max domains"), required=False, min_value=0, help_text=_("Empty: no limit.")
+    )
+    max_mailboxes = forms.IntegerField(
+        label=_("Max mailboxes"), required=False, min_value=0, help_text=_("Empty: no limit.")
+    )
+    max_aliases = forms.IntegerField(
+        label=_("Max aliases"), required=False, min_value=0, help_text=_("Empty: no limit.")
+    )
     max_octets = QuotaField(label=_("Max octets"), help_text=_("Of all its mail together: 500M, 1G. Empty: no limit."))
     fields_for: ClassVar = {"limits": (*limits.FIELDS, "plan")}
 
@@ -783,7 +789,9 @@ class DomainAdmin(_LimitedPage):
 
 class UserAddForm(ProvisioningForm):
     password = _password_field(_("Empty: nobody can sign in until one is set."))
-    domains = WordsField(help_text=_("For a domain admin: what he looks after, separated by blanks."))
+    domains = WordsField(
+        label=_("Domains"), help_text=_("For a domain admin: what he looks after, separated by blanks.")
+    )
 
     class Meta:
         model = User
@@ -796,7 +804,7 @@ class UserAddForm(ProvisioningForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         made = [(role, label) for role, label in Role.choices if role != Role.MEMBER and self._makes(role)]
-        self.fields["role"] = forms.ChoiceField(choices=made)
+        self.fields["role"] = forms.ChoiceField(label=gettext("Role"), choices=made)
         if not sees_tenants(self.request):
             self.fields.pop("tenant", None)
 
@@ -822,7 +830,7 @@ class UserAddForm(ProvisioningForm):
 
 class UserForm(ProvisioningForm):
     password = _password_field(_("Empty: it stays as it is."))
-    domains = WordsField(help_text=_("What a domain admin looks after, separated by blanks."))
+    domains = WordsField(label=_("Domains"), help_text=_("What a domain admin looks after, separated by blanks."))
     fields_for: ClassVar = {"password": ("password",)}
 
     class Meta:
@@ -931,7 +939,9 @@ class MailboxAddForm(ProvisioningForm):
     password = _password_field(_("Empty: nobody can sign in until one is set."))
     quota_octets = QuotaField(label=_("Quota"))
     release = forms.BooleanField(
-        required=False, help_text=_("Give the address away although it is in quarantine after a closed mailbox.")
+        label=_("Release"),
+        required=False,
+        help_text=_("Give the address away although it is in quarantine after a closed mailbox."),
     )
 
     class Meta:
@@ -958,6 +968,7 @@ class MailboxAddForm(ProvisioningForm):
 
 class MailboxForm(ProvisioningForm):
     new_address = forms.CharField(
+        label=_("New address"),
         required=False,
         help_text=_("In any domain of its tenant; the old address stays as an alias. Empty: no other."),
     )
@@ -1008,7 +1019,7 @@ class MailboxForm(ProvisioningForm):
 
 
 class _SuspendForm(forms.Form):
-    reason = forms.CharField(required=False, max_length=500, help_text=_("Why; its owner reads it."))
+    reason = forms.CharField(label=_("Reason"), required=False, max_length=500, help_text=_("Why; its owner reads it."))
 
 
 class _QuotaForm(forms.Form):
@@ -1237,11 +1248,14 @@ class MailboxAdmin(Importing, Provisioned):
 
 class AliasForm(ProvisioningForm):
     targets = forms.CharField(
+        label=_("Targets"),
         widget=forms.Textarea(attrs={"rows": 5}),
         help_text=_("Where its mail goes: mailboxes of the same tenant, and addresses outside; one in each line."),
     )
     release = forms.BooleanField(
-        required=False, help_text=_("Give the address away although it is in quarantine after a closed mailbox.")
+        label=_("Release"),
+        required=False,
+        help_text=_("Give the address away although it is in quarantine after a closed mailbox."),
     )
 
     class Meta:
@@ -1333,8 +1347,12 @@ class AliasAdmin(Importing, Provisioned):
 
 
 class AppPasswordForm(ProvisioningForm):
-    scopes = forms.MultipleChoiceField(choices=AppPassword.Scope.choices, initial=[AppPassword.Scope.POP3])
-    allowed_networks = WordsField(help_text=_("Where it may be used from, such as 192.0.2.0/24. Empty: anywhere."))
+    scopes = forms.MultipleChoiceField(
+        label=_("Scopes"), choices=AppPassword.Scope.choices, initial=[AppPassword.Scope.POP3]
+    )
+    allowed_networks = WordsField(
+        label=_("Allowed networks"), help_text=_("Where it may be used from, such as 192.0.2.0/24. Empty: anywhere.")
+    )
 
     class Meta:
         model = AppPassword
@@ -1410,12 +1428,14 @@ class AppPasswordAdmin(_Revocable):
 
 
 class ApiTokenAddForm(ProvisioningForm):
-    domains = WordsField(help_text=_("Of a domain admin, separated by blanks."))
-    scopes = WordsField(help_text=_("Such as mailboxes:read mailboxes:write."))
+    domains = WordsField(label=_("Domains"), help_text=_("Of a domain admin, separated by blanks."))
+    scopes = WordsField(label=_("Scopes"), help_text=_("Such as mailboxes:read mailboxes:write."))
     everything = forms.BooleanField(
         required=False, label=_("Everything that its role may"), help_text=_("Instead of scopes.")
     )
-    allowed_networks = WordsField(help_text=_("Where it may be used from, such as 192.0.2.0/24. Empty: anywhere."))
+    allowed_networks = WordsField(
+        label=_("Allowed networks"), help_text=_("Where it may be used from, such as 192.0.2.0/24. Empty: anywhere.")
+    )
 
     class Meta:
         model = ApiToken
@@ -1424,7 +1444,7 @@ class ApiTokenAddForm(ProvisioningForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         made = [(role, label) for role, label in Role.choices if permissions.makes(self.principal, role)]
-        self.fields["role"] = forms.ChoiceField(choices=[("", "---------"), *made])
+        self.fields["role"] = forms.ChoiceField(label=gettext("Role"), choices=[("", "---------"), *made])
 
     def write(self) -> ApiToken:
         values = dict(self.cleaned_data)
@@ -1489,7 +1509,7 @@ class ApiTokenAdmin(_Revocable):
 
 class WebhookAddForm(ProvisioningForm):
     events = forms.MultipleChoiceField(
-        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text=_("None: all.")
+        label=_("Events"), choices=[(kind, kind) for kind in events.KINDS], required=False, help_text=_("None: all.")
     )
 
     class Meta:
@@ -1511,7 +1531,7 @@ class WebhookAddForm(ProvisioningForm):
 
 class WebhookForm(ProvisioningForm):
     events = forms.MultipleChoiceField(
-        choices=[(kind, kind) for kind in events.KINDS], required=False, help_text=_("None: all.")
+        label=_("Events"), choices=[(kind, kind) for kind in events.KINDS], required=False, help_text=_("None: all.")
     )
 
     class Meta:
@@ -1673,7 +1693,7 @@ class AuditEventAdmin(ReadOnly):
 
     @admin.display(description=_("target"))
     def shown_target(self, event: Any) -> str:
-        text = f"{event.target_kind} {event.target or event.target_id or ''}"
+        text = f"{_kind(event.target_kind)} {event.target or event.target_id or ''}"
         return _linked(text, event.pages.get((event.target_kind, event.target_id)))
 
     @admin.display(description=_("who"))
@@ -1685,6 +1705,12 @@ class AuditEventAdmin(ReadOnly):
         if event.user_id:
             return _linked(gettext("user %(id)s") % {"id": event.user_id}, event.pages.get(("user", event.user_id)))
         return str(event.get_through_display())
+
+
+def _kind(name: str) -> str:
+    """What a model of that name calls itself."""
+    named = {model._meta.model_name: str(model._meta.verbose_name) for model in admin.site._registry}
+    return named.get(name, name)
 
 
 def _linked(text: str, page: str | None) -> str:

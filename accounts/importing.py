@@ -32,9 +32,13 @@ _SHOWN: Final = 500  # problems
 
 class SheetForm(forms.Form):
     file = forms.FileField(
-        required=False, help_text=_lazy("UTF-8, at most 1 MB. Larger ones: with manage.py, or the API.")
+        label=_lazy("File"),
+        required=False,
+        help_text=_lazy("UTF-8, at most 1 MB. Larger ones: with manage.py, or the API."),
     )
-    update = forms.BooleanField(required=False, help_text=_lazy("Also give those that exist what their lines say."))
+    update = forms.BooleanField(
+        label=_lazy("Update"), required=False, help_text=_lazy("Also give those that exist what their lines say.")
+    )
     content = forms.CharField(required=False, widget=forms.HiddenInput)
 
 

@@ -299,7 +299,7 @@ class User(AbstractBaseUser, PermissionsMixin):
         )
 
     def __str__(self) -> str:
-        return self.email or f"user {self.pk}"
+        return self.email or _("user %(id)s") % {"id": self.pk}
 
     def check_password(self, raw_password: str | None) -> bool:
         """Whether it is the password. A hash of another server gives way to ours then (`accounts.hashes`)."""
@@ -693,7 +693,7 @@ class WebhookDelivery(TenantOwned):
         )
 
     def __str__(self) -> str:
-        return f"{self.event_id} to {self.webhook_id}"
+        return _("%(event)s to %(webhook)s") % {"event": self.event_id, "webhook": self.webhook_id}
 
 
 class KnownNetwork(TenantOwned):
@@ -781,7 +781,7 @@ class FailedLogin(TenantOwned):
         )
 
     def __str__(self) -> str:
-        return f"failed login {self.pk}"
+        return _("failed login %(id)s") % {"id": self.pk}
 
 
 class AuthenticatorApp(OfLogin):
@@ -796,7 +796,7 @@ class AuthenticatorApp(OfLogin):
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
-        return f"authenticator app {self.pk}"
+        return _("authenticator app %(id)s") % {"id": self.pk}
 
 
 class Passkey(OfLogin):
@@ -822,7 +822,7 @@ class RecoveryCode(OfLogin):
         constraints = (models.UniqueConstraint(fields=("user", "digest"), name="recovery_code_digest"),)
 
     def __str__(self) -> str:
-        return f"recovery code {self.pk}"
+        return _("recovery code %(id)s") % {"id": self.pk}
 
 
 class WebSession(OfLogin):
@@ -841,4 +841,4 @@ class WebSession(OfLogin):
     started_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
-        return f"web session {self.pk}"
+        return _("web session %(id)s") % {"id": self.pk}

@@ -30,7 +30,7 @@ def exact(octets: int | None) -> str:
 def rounded(octets: int | None) -> str:
     """For columns: at most four digits."""
     if octets is None:
-        return "none"
+        return _("none")
     amount, power = float(octets), 0
     while amount >= 1000 and power < len(_UNITS) - 1:
         amount, power = amount / 1024, power + 1

@@ -80,7 +80,7 @@ def _of_files(files: Iterable[Path], place: Path) -> str:
         name.write_text(template.templatize(text) if file.suffix == ".html" else text)
         names.append(str(name))
     keywords = (
-        "gettext_noop", "gettext_lazy", "_lazy", "ngettext_lazy:1,2", "pgettext:1c,2", "pgettext_lazy:1c,2",
+        "gettext_noop", "noop", "gettext_lazy", "_lazy", "ngettext_lazy:1,2", "pgettext:1c,2", "pgettext_lazy:1c,2",
         "npgettext:1c,2,3", "npgettext_lazy:1c,2,3",
     )  # fmt: skip
     options = ["--language=Python", "--from-code=UTF-8", "--no-location", "--no-wrap", "--output=-", "--files-from=-"]

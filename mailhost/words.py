@@ -11,7 +11,6 @@ from typing import Any, Final
 from django.apps import apps
 from django.contrib import admin
 from django.db.models import Choices, Model
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy
 
 OWN: Final = ("accounts", "mailstore")
@@ -21,7 +20,9 @@ OWN: Final = ("accounts", "mailstore")
 def translate_models() -> None:
     """From now on models name themselves, their fields and choices in the language of whoever reads."""
     for holder, name, word in _words(_models()):
-        setattr(holder, name, word if isinstance(word, Promise) else gettext_lazy(word))
+        setattr(holder, name, gettext_lazy(str(word)))
+    for name in OWN:
+        apps.get_app_config(name).verbose_name = gettext_lazy(str(apps.get_app_config(name).verbose_name))
     for model in _models():
         for field in model._meta.local_fields:
             if field.choices:
@@ -34,7 +35,8 @@ def of_models() -> set[str]:
     labels = {
         str(label) for model in shown for field in model._meta.local_fields for _, label in field.flatchoices or ()
     }
-    return {str(word) for _, _, word in _words(shown)} | labels
+    applications = {str(apps.get_app_config(name).verbose_name) for name in OWN}
+    return {str(word) for _, _, word in _words(shown)} | labels | applications
 
 
 def _models() -> Iterator[type[Model]]:

@@ -227,9 +227,14 @@ _PASSWORD: Final = forms.PasswordInput(attrs={"autocomplete": "new-password"})
 
 
 class ImportJobAddForm(ProvisioningForm):
-    port = forms.IntegerField(required=False, min_value=1, max_value=65535, help_text=_lazy("Empty: the protocol's."))
-    security = forms.ChoiceField(choices=[("tls", "TLS"), ("starttls", "STARTTLS"), ("none", _lazy("none"))])
+    port = forms.IntegerField(
+        label=_lazy("Port"), required=False, min_value=1, max_value=65535, help_text=_lazy("Empty: the protocol's.")
+    )
+    security = forms.ChoiceField(
+        label=_lazy("Security"), choices=[("tls", "TLS"), ("starttls", "STARTTLS"), ("none", _lazy("none"))]
+    )
     password = forms.CharField(
+        label=_lazy("Password"),
         required=False,
         strip=False,
         max_length=1000,
@@ -237,7 +242,9 @@ class ImportJobAddForm(ProvisioningForm):
         help_text=_lazy("Kept encrypted until the import ends."),
     )
     file = forms.FileField(
-        required=False, help_text=_lazy("An mbox, or a zip with a Maildir or .eml files; of a server: none.")
+        label=_lazy("File"),
+        required=False,
+        help_text=_lazy("An mbox, or a zip with a Maildir or .eml files; of a server: none."),
     )
 
     class Meta:
@@ -278,7 +285,9 @@ class ImportJobAddForm(ProvisioningForm):
 
 
 class _RestartForm(forms.Form):
-    password = forms.CharField(strip=False, max_length=1000, widget=_PASSWORD, help_text=_lazy("It was forgotten."))
+    password = forms.CharField(
+        label=_lazy("Password"), strip=False, max_length=1000, widget=_PASSWORD, help_text=_lazy("It was forgotten.")
+    )
 
 
 def _restart(page: Scoped, request: HttpRequest, job: ImportJob) -> HttpResponseBase:

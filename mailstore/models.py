@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from accounts.models import Mailbox
 from accounts.tenancy import TenantOwned, TenantQuerySet, owned
@@ -77,7 +78,7 @@ class Listener(models.Model):
     heartbeat_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
-        return f"{self.kind} on {self.host}, process {self.pid}"
+        return _("%(kind)s on %(host)s, process %(pid)s") % {"kind": self.kind, "host": self.host, "pid": self.pid}
 
 
 class MaildropSession(TenantOwned):
@@ -225,7 +226,7 @@ class Message(TenantOwned):
         )
 
     def __str__(self) -> str:
-        return f"message {self.uid} of mailbox {self.mailbox_id}"
+        return _("message %(uid)s of mailbox %(mailbox)s") % {"uid": self.uid, "mailbox": self.mailbox_id}
 
     @property
     def unique_id(self) -> str:
@@ -358,7 +359,7 @@ class ImportJob(TenantOwned):
         )
 
     def __str__(self) -> str:
-        return f"import {self.pk}"
+        return _("import %(id)s") % {"id": self.pk}
 
 
 class Forward(TenantOwned):

@@ -31,7 +31,7 @@ _FORMATS: Final[dict[str, Any]] = {
 
 
 class _ExportForm(forms.Form):
-    format = forms.ChoiceField(choices=[(name, _FORMATS[name]) for name in exporting.FORMATS])
+    format = forms.ChoiceField(label=_lazy("Format"), choices=[(name, _FORMATS[name]) for name in exporting.FORMATS])
     removed = forms.BooleanField(required=False, label=_lazy("Also what can still be restored"))
 
 
