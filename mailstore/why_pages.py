@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import F
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -74,7 +75,10 @@ def _look(request: HttpRequest) -> HttpResponse:
         else:
             principal = principals.acting()
             found = why.findings(address, principal, configured.looking())
-            context |= {"address": address, "parts": list(_parts(address, found))}
+            mailboxes = Mailbox.objects.visible_to(principal).filter(address=address)
+            mailbox = mailboxes.order_by(F("closed_at").desc(nulls_first=True)).first()
+            context |= {"address": address, "parts": list(_parts(address, found)), "mailbox": mailbox}
+            context["tab"] = "accounts_mailbox_why"
     return TemplateResponse(request, "admin/why.html", context)
 
 
