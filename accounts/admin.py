@@ -55,10 +55,11 @@ from accounts.models import (
     User,
     Webhook,
     WebhookDelivery,
+    little_room,
 )
 from accounts.principals import Principal
 from accounts.provisioning import REFUSALS, UnknownDomain, UnknownMailbox
-from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, dress, links, sees_tenants
+from accounts.scoped import ReadOnly, RowPage, Scoped, SinceFilter, TenantFilter, dress, links, sees_tenants
 from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
 from accounts.two_factor import row_pages
@@ -568,6 +569,19 @@ class _PlanForm(forms.Form):
         self.fields["plan"] = forms.ModelChoiceField(Plan.objects.visible_to(request.user), label=_("Plan"))
 
 
+class LimitsFilter(admin.SimpleListFilter):
+    title = _("limits")
+    parameter_name = "limits"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("near", _("Nearly reached"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() != "near":
+            return queryset
+        return queryset.filter(pk__in=limits.nearly_reached().values("pk"))
+
+
 @admin.register(Tenant)
 class TenantAdmin(_LimitedPage):
     """Tenants, who own domains."""
@@ -578,6 +592,7 @@ class TenantAdmin(_LimitedPage):
     form = TenantForm
     add_form = TenantAddForm
     list_display = ("slug", "name", "reseller", "plan", "created_at", "closed_at", "pages")
+    list_filter = (LimitsFilter,)
     list_select_related = ("admin_mailbox", "reseller", "plan")
     ordering = ("slug",)
     search_fields = ("slug__startswith", "name__icontains", "external_id__startswith")
@@ -713,6 +728,25 @@ def _is_open(domain: Domain) -> bool:
     return domain.closed_at is None
 
 
+class VerifiedFilter(admin.SimpleListFilter):
+    title = _("verified")
+    parameter_name = "verified"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [
+            ("no", _("Not verified")),
+            ("lapsing", _("Claim lapses within 7 days")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        match self.value():
+            case "no":
+                return queryset.filter(closed_at=None).exclude(state=Domain.State.VERIFIED)
+            case "lapsing":
+                return queryset.filter(verification.lapsing(verification.SOON))
+        return queryset
+
+
 @admin.register(Domain)
 class DomainAdmin(_LimitedPage):
     """Domains of tenants."""
@@ -724,7 +758,7 @@ class DomainAdmin(_LimitedPage):
     form = DomainForm
     add_form = DomainAddForm
     list_display = ("name", "tenant", "shown_state", "alias_of", "created_at", "dns_page")
-    list_filter = ("state", TenantFilter)
+    list_filter = ("state", VerifiedFilter, TenantFilter)
     list_select_related = ("tenant", "alias_of")
     row_pages: ClassVar[list[RowPage]] = [
         RowPage("dns", _("DNS"), "domains", "read", zone_page.dns, _is_open),
@@ -1049,6 +1083,18 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(closed_at=None, state=value) if value in Mailbox.State.values else queryset
 
 
+class RoomFilter(admin.SimpleListFilter):
+    title = _("little room")
+    parameter_name = "room"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("80", _("80 % or more")), ("90", _("90 % or more")), ("100", _("Full"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        return queryset.filter(little_room(int(value))) if value in ("80", "90", "100") else queryset
+
+
 @admin.register(Mailbox)
 class MailboxAdmin(Importing, Provisioned):
     """Mailboxes, with what they are used for."""
@@ -1064,7 +1110,7 @@ class MailboxAdmin(Importing, Provisioned):
     form = MailboxForm
     add_form = MailboxAddForm
     list_display = ("address", "tenant", "shown_state", "used", "quota", "last_login_at")
-    list_filter = (StateFilter, TenantFilter, "pop3_enabled", "legal_hold")
+    list_filter = (StateFilter, RoomFilter, TenantFilter, "pop3_enabled", "legal_hold")
     list_select_related = ("tenant",)
     ordering = ("address", "pk")
     search_fields = ("address__startswith",)
@@ -1717,6 +1763,10 @@ def _linked(text: str, page: str | None) -> str:
     return format_html('<a href="{}">{}</a>', page, text) if page else text
 
 
+class LatelyFailedFilter(SinceFilter):
+    column = "hour"
+
+
 @admin.register(FailedLogin)
 class FailedLoginAdmin(ReadOnly):
     """Logins that failed, hour by hour."""
@@ -1724,7 +1774,7 @@ class FailedLoginAdmin(ReadOnly):
     resource = "why"
     audited = False
     list_display = ("last_at", "whose", "reason", "count", "whence", "through")
-    list_filter = ("reason", "through", TenantFilter)
+    list_filter = (LatelyFailedFilter, "reason", "through", TenantFilter)
     list_select_related = ("mailbox", "user", "domain")
     sortable_by = ()
     ordering = ("-hour", "-pk")

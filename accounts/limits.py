@@ -8,7 +8,7 @@ the widest first: the reseller's, the tenant's, a domain's. So a transaction may
 from typing import Any, Final
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -176,6 +176,17 @@ def room(mailbox: Mailbox) -> int | None:
     limited = Allowance.objects.filter(of_domain | of_tenant, max_octets__isnull=False)
     rooms = limited.annotate(room=F("max_octets") - F("octets")).values_list("room", flat=True)
     return min((max(0, left) for left in rooms), default=None)
+
+
+def nearly_reached() -> QuerySet[Tenant]:
+    """Open tenants that have nine tenths, or more, of the mailboxes or of the octets that they may have."""
+    full = Q()
+    for has in ("mailboxes", "octets"):
+        most = F(f"max_{has}")
+        full |= Q(**{f"max_{has}__gt": 0, f"{has}__gte": most - most / 10})
+    reached = Allowance.objects.filter(full, domain=None, tenant__isnull=False).order_by()
+    found: QuerySet[Tenant] = Tenant.objects.filter(closed_at=None, pk__in=reached.values("tenant"))
+    return found
 
 
 def is_over_quota(error: DatabaseError) -> bool:

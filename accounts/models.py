@@ -332,14 +332,15 @@ class MailboxQuerySet(TenantQuerySet["Mailbox"]):
         """Mailboxes that are in use; the others wait in quarantine for their purge."""
         return self.filter(closed_at=None)
 
-    def little_room(self, percent: int) -> "MailboxQuerySet":
-        """Open mailboxes that have used so many percent of their quota; at 100 an ordinary message finds no room.
 
-        As of the last time that people were told of it (`mailstore.notices`), so that few are looked at.
-        """
-        quota = F("quota_octets")
-        step = quota - Least(quota / 100, 65536) if percent >= 100 else quota / 100 * percent
-        return self.open().filter(warned_percent__gt=0, quota_octets__gt=0, used_octets__gte=step)
+def little_room(percent: int) -> Q:
+    """The open mailboxes that have used so many percent of their quota; at 100 an ordinary message finds no room.
+
+    As of the last time that people were told of it (`mailstore.notices`), so that few are looked at.
+    """
+    quota = F("quota_octets")
+    step = quota - Least(quota / 100, 65536) if percent >= 100 else quota / 100 * percent
+    return Q(closed_at=None, warned_percent__gt=0, quota_octets__gt=0, used_octets__gte=step)
 
 
 class Mailbox(TenantOwned):

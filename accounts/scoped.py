@@ -1,6 +1,7 @@
 """Pages of the admin that show what exists for whoever looks, and nothing else; every page is one of these."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from django import forms
@@ -11,6 +12,7 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -290,6 +292,26 @@ class TenantFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
         return queryset.filter(tenant=int(value)) if value and value.isdecimal() else queryset
+
+
+class SinceFilter(admin.SimpleListFilter):
+    """For rows of a time: the latest. `column` says where the time stands."""
+
+    title = _lazy("since")
+    parameter_name = "since"
+    column: ClassVar[str] = "last_at"
+    SPANS: Final = {
+        "day": (_lazy("In 24 hours"), timedelta(days=1)),
+        "week": (_lazy("In 7 days"), timedelta(days=7)),
+        "month": (_lazy("In 30 days"), timedelta(days=30)),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(name, title) for name, (title, _span) in self.SPANS.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        span = self.SPANS.get(self.value() or "")
+        return queryset.filter(**{f"{self.column}__gte": Now() - span[1]}) if span else queryset
 
 
 def _visible(model: Any, request: HttpRequest) -> QuerySet[Any]:

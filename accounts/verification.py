@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from django.db import connection, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts import audit, events, provisioning
@@ -25,6 +26,9 @@ PREFIX: Final = "mailhost-verification="
 
 CLAIM: Final = timedelta(days=30)
 """How long a domain may be pending before its tenant's claim to it lapses."""
+
+SOON: Final = timedelta(days=7)
+"""How long before that it is told."""
 
 _LOOKUP: Final = 5.0
 """Seconds in which a look must be done, whatever goes wrong."""
@@ -104,11 +108,15 @@ def lapse() -> int:
 
     Returns how many. Not for a host that takes their mail all the same.
     """
-    stale = Domain.objects.filter(state=Domain.State.PENDING, closed_at=None, created_at__lt=Now() - CLAIM)
-    lapsed = list(stale.order_by("pk"))
+    lapsed = list(Domain.objects.filter(lapsing()).order_by("pk"))
     for domain in lapsed:
         provisioning.close_domain(domain)
     return len(lapsed)
+
+
+def lapsing(within: timedelta = timedelta(0)) -> Q:
+    """The domains to which the claim lapses within that time, or has."""
+    return Q(state=Domain.State.PENDING, closed_at=None, created_at__lt=Now() - (CLAIM - within))
 
 
 def trust(domain: Domain) -> None:

@@ -57,7 +57,12 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
             ("accounts.failedlogin", "lock_clock"),
             ("accounts.webhook", "webhook"),
             ("accounts.webhookdelivery", "outgoing_mail"),
+            ("mailstore.refusal", "block"),
+            ("mailstore.dailystatistics", "bar_chart"),
+            ("mailstore.hourlystatistics", "show_chart"),
+            ("mailstore.purgeforecast", "auto_delete"),
             ("mailstore.listener", "dns"),
+            ("mailstore.backgroundrun", "autorenew"),
         ),
     ),
 )

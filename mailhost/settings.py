@@ -314,6 +314,7 @@ UNFOLD = {  # the side bar stands in mailhost/adminsite.py
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
     "SIDEBAR": {"show_search": True, "command_search": True},
+    "DASHBOARD_CALLBACK": "mailstore.dashboard.today",
 }
 
 # --- Celery: small, repeatable tasks, driven from the database (docs/architecture.md) --------------

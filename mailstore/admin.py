@@ -25,6 +25,7 @@ from accounts.admin import DomainAdmin, MailboxAdmin, Provisioned, ProvisioningF
 from accounts.provisioning import BadValue, StillInUse
 from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, is_operator
 from mailstore import life, mailbox_pages, message_pages, retention, row_pages, sessions
+from mailstore.dashboard import lists
 from mailstore.importing import jobs
 from mailstore.models import ImportJob, Listener, MaildropSession, Message
 from mailstore.quota import QuotaExceeded
@@ -33,6 +34,10 @@ from mailstore.templatetags.life import lines
 MailboxAdmin.row_pages.extend([*mailbox_pages.OF_MAILBOXES, *row_pages.OF_MAILBOXES])
 MailboxAdmin.front = "messages"
 DomainAdmin.row_pages.extend(row_pages.OF_DOMAINS)
+
+
+for _model, _page in lists.PAGES.items():
+    admin.site.register(_model, _page)
 
 
 class PresenceFilter(admin.SimpleListFilter):
@@ -60,11 +65,11 @@ class MessageAdmin(ReadOnly):
     resource = "messages"
     list_display = ("delivered_at", "mailbox", "sender", "subject", "size", "first_fetched", "removed")
     list_display_links = ("delivered_at", "subject")
-    list_filter = (PresenceFilter, TenantFilter)
+    list_filter = (PresenceFilter, lists.GoesFilter, TenantFilter)
     list_select_related = ("mailbox", "first_fetched_in", "expunged_in", "expunged_by")
     sortable_by = ()  # no index serves any other order
     ordering = ("-pk",)
-    narrowed_by = ("mailbox__id__exact", "expunged_in__id__exact")
+    narrowed_by = ("mailbox__id__exact", "mailbox__domain__id__exact", "expunged_in__id__exact")
     # Without a mailbox to look in, words of a subject would be looked for in every message there is.
     search_fields = ("mailbox__address__startswith",)
     search_help_text = _lazy(
@@ -459,6 +464,19 @@ class KindFilter(admin.SimpleListFilter):
         return queryset.filter(kind=self.value()) if self.value() else queryset
 
 
+class AliveFilter(admin.SimpleListFilter):
+    title = _lazy("heartbeat")
+    parameter_name = "alive"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("yes", _lazy("Alive")), ("no", _lazy("Gone"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() in ("yes", "no"):
+            return queryset.filter(alive=self.value() == "yes")
+        return queryset
+
+
 @admin.register(Listener)
 class ListenerAdmin(ReadOnly):
     """Listener processes. One without a heartbeat is gone, and its row goes with the next purge."""
@@ -466,7 +484,7 @@ class ListenerAdmin(ReadOnly):
     audited = False
     resource = "listeners"
     list_display = ("kind", "host", "pid", "started_at", "heartbeat_at", "alive", "open_sessions")
-    list_filter = (KindFilter,)
+    list_filter = (KindFilter, AliveFilter)
     ordering = ("-heartbeat_at",)
     search_fields = ("host__startswith",)
     readonly_fields = ("alive", "open_sessions")

@@ -16,7 +16,7 @@ from django.db.backends.utils import CursorWrapper
 
 from accounts.principals import Principal
 from accounts.tenancy import TenantQuerySet
-from mailstore.models import DailyStatistics, HourlyStatistics, PurgeForecast, Rollup
+from mailstore.models import PurgeForecast, Rollup, Statistics
 
 BATCH: Final = 50_000
 """Messages, or sessions, that one transaction counts at most."""
@@ -42,7 +42,7 @@ class _Look:
     next: int  # transaction
 
 
-S = TypeVar("S", HourlyStatistics, DailyStatistics, PurgeForecast)
+S = TypeVar("S", bound=Statistics | PurgeForecast)
 
 
 def roll_up(*, retention: timedelta, batch: int = BATCH, budget: timedelta | None = None) -> bool:
@@ -70,7 +70,7 @@ def roll_up(*, retention: timedelta, batch: int = BATCH, budget: timedelta | Non
 
 def of(model: type[S], principal: Principal) -> TenantQuerySet[S]:
     """The rows of statistics, or of the forecast, which added up are all that exists for somebody."""
-    rows: TenantQuerySet[S] = model._default_manager.all()
+    rows: TenantQuerySet[S] = model._default_manager.all()  # type: ignore[assignment] # that is its manager
     return rows.filter(domain=None) if principal.is_host_wide else rows.visible_to(principal).exclude(domain=None)
 
 

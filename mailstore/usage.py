@@ -72,7 +72,7 @@ def removed(mailboxes: QuerySet[Mailbox], *, kept: timedelta) -> Removed:
     Looks at `COUNTED` messages at most. If there are more, how many is known, and octets are in proportion.
     """
     messages: Any = Message.objects.expunged().filter(mailbox__in=mailboxes.order_by())
-    looked_at = messages.order_by().annotate(due_at=_due_at(kept)).values("pk", "octets", "due_at")[:COUNTED]
+    looked_at = messages.order_by().annotate(due_at=due_at(kept)).values("pk", "octets", "due_at")[:COUNTED]
     wanted: dict[str, Any] = {"messages": Count("pk"), "octets_": Coalesce(Sum("octets"), 0)}
     for name, soon in _SOON.items():
         until = Q(due_at__lte=Now() + soon)
@@ -99,6 +99,14 @@ def removed(mailboxes: QuerySet[Mailbox], *, kept: timedelta) -> Removed:
     )
 
 
+def due_at(kept: timedelta) -> Any:
+    """When a message goes for good; null for one that is in a maildrop, or must be kept. `kept` as for `removed`."""
+    retention = Coalesce("mailbox__retention", "tenant__retention", Value(kept))
+    since = Least("expunged_at", "mailbox__closed_at")  # in PostgreSQL, nulls are none of them
+    due = ExpressionWrapper(since + retention, output_field=DateTimeField())
+    return Case(When(mailbox__legal_hold=True, then=None), default=due)
+
+
 def _sums() -> dict[str, Any]:
     used = {
         f"over_{percent}": Count(
@@ -114,11 +122,3 @@ def _sums() -> dict[str, Any]:
         "octets": Coalesce(Sum("used_octets"), 0),
         **used,
     }
-
-
-def _due_at(kept: timedelta) -> Any:
-    """When a removed message goes for good; null for one that must be kept."""
-    retention = Coalesce("mailbox__retention", "tenant__retention", Value(kept))
-    since = Least("expunged_at", "mailbox__closed_at")  # in PostgreSQL, nulls are none of them
-    due = ExpressionWrapper(since + retention, output_field=DateTimeField())
-    return Case(When(mailbox__legal_hold=True, then=None), default=due)

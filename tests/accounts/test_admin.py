@@ -14,6 +14,7 @@ from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts import app_passwords, limits, permissions, provisioning, together, tokens, webhooks
 from accounts.models import (
@@ -35,7 +36,17 @@ from accounts.models import (
 )
 from accounts.principals import Principal
 from accounts.scoped import Bounded
-from mailstore.models import ImportJob, Listener, MaildropSession, Message
+from mailstore.models import (
+    BackgroundRun,
+    DailyStatistics,
+    HourlyStatistics,
+    ImportJob,
+    Listener,
+    MaildropSession,
+    Message,
+    PurgeForecast,
+    Refusal,
+)
 from tests.fixtures import PASSWORD, Customer, signed_in
 from tests.mailstore.rows import add_failed_login, add_listener, add_message, add_session
 
@@ -57,10 +68,19 @@ RESOURCES: dict[type[Model], str] = {
     ImportJob: "imports",
     Listener: "listeners",
     Message: "messages",
+    Refusal: "why",
+    HourlyStatistics: "usage",
+    DailyStatistics: "usage",
+    PurgeForecast: "usage",
+    BackgroundRun: "listeners",
 }
 """By model, its row in the table of who may do what."""
 MODELS = list(RESOURCES)
-ONLY_SHOWN = {WebhookDelivery, AuditEvent, FailedLogin, MaildropSession, Listener, Message}
+OF_THE_HOST = {Listener, BackgroundRun}
+ONLY_SHOWN = OF_THE_HOST | {
+    WebhookDelivery, AuditEvent, FailedLogin, MaildropSession, Message, Refusal, HourlyStatistics, DailyStatistics,
+    PurgeForecast,
+}  # fmt: skip
 NEVER_CHANGED = ONLY_SHOWN | {ApiToken, ImportJob}
 ROLES = [role for role in Role if role != Role.MEMBER]
 
@@ -143,6 +163,20 @@ def rows(acme: Customer, globex: Customer) -> dict[type[Model], dict[str, Model]
         found[Listener][slug] = listener
         found[FailedLogin][slug] = add_failed_login(customer.mailbox)
         found[Message][slug] = message
+        of_domain: dict[str, Any] = {"tenant": customer.tenant, "domain": customer.domain}
+        now = timezone.now()
+        found[Refusal][slug] = Refusal.objects.create(
+            **of_domain, mailbox=customer.mailbox, reason="over quota", count=1, hour=now, first_at=now, last_at=now,
+            sender_domain=f"{slug}.example",
+        )  # fmt: skip
+        found[HourlyStatistics][slug] = HourlyStatistics.objects.create(**of_domain, start=now)
+        found[DailyStatistics][slug] = DailyStatistics.objects.create(**of_domain, start=now)
+        found[PurgeForecast][slug] = PurgeForecast.objects.create(
+            **of_domain, day=now.date(), messages=1, octets=1, mailboxes=0
+        )
+        found[BackgroundRun][slug] = BackgroundRun.objects.create(
+            kind="worker", process=f"celery@host-of-{slug}", task="purge", at=now
+        )
     return found
 
 
@@ -172,7 +206,7 @@ def test_an_operator_sees_every_row_of_every_tenant(model: type[Model], rows: Ro
 @pytest.mark.parametrize("model", MODELS)
 def test_what_belongs_to_another_tenant_does_not_exist(model: type[Model], rows: Rows, boss: Client) -> None:
     theirs = rows[model]["globex"]
-    if model not in (Listener, Reseller, Plan):
+    if model not in OF_THE_HOST | {Reseller, Plan}:
         ours = rows[model]["acme"]
         listed = page(boss, url(model, "changelist"))
         assert listed_at(model, ours) in listed

@@ -1,0 +1,56 @@
+"""The first page of the admin in a real browser, for who runs the host and for who looks after a tenant."""
+
+from typing import Any
+
+import pytest
+
+from accounts import provisioning
+from tests.browser.test_owner import CHROMIUM, _look, browser
+from tests.fixtures import PASSWORD, Customer
+from tests.mailstore import retain, today
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    pytest.mark.django_db(transaction=True),
+]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_page(acme: Customer, globex: Customer, live_server: Any, width: int, height: int) -> None:
+    provisioning.add_staff("operator@localhost", password=PASSWORD, tenant=None)
+    provisioning.add_staff("boss@acme.test", password=PASSWORD, tenant=acme.tenant)
+    today.of(acme, size=40)
+    today.crowd(acme)
+
+    with browser(width, height) as page:
+        look = _look(page, width)
+
+        def sign_in(login: str) -> None:
+            page.context.clear_cookies()
+            page.goto(f"{live_server.url}/admin/")
+            page.fill("[name=username]", login)
+            page.fill("[name=password]", PASSWORD)
+            page.keyboard.press("Enter")
+            page.locator(".today").wait_for()
+
+        sign_in("operator@localhost")
+        assert "Celery has not run yet" in page.locator(".today-notices").inner_text()
+        look("today-nothing-runs")
+        retain.at_once([today.run_everything])  # playwright's own loop lets nobody ask the database
+        page.reload()
+        assert page.locator(".is-bad.today-state").count() == 0
+        for name in ("24 hours", "7 days", "30 days", "1 year"):
+            page.get_by_role("link", name=name, exact=True).click()
+            assert page.locator("canvas[role=img]").count() == 3
+            look(f"today-{name.replace(' ', '-')}")
+        page.locator("#chart-deliveries summary").click()
+        assert page.locator("#chart-deliveries tbody tr").count() > 20
+        look("today-table")
+        page.get_by_role("link", name="Mailboxes near quota").click()
+        page.locator("#result_list tbody tr").nth(5).wait_for()
+
+        sign_in("boss@acme.test")
+        assert page.locator("#today-processes").count() == 0
+        look("today-boss")
+        page.evaluate("document.documentElement.classList.add('dark')")
+        look("today-dark")
