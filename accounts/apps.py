@@ -1,9 +1,9 @@
-"""The app: what follows whenever the schema has changed, and whenever somebody has signed in."""
+"""The app: what follows whenever the schema has changed, and whenever somebody has signed in or out."""
 
 from typing import Any
 
 from django.apps import AppConfig
-from django.contrib.auth.signals import user_logged_in
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db.models.signals import post_migrate
 
 
@@ -13,11 +13,12 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        from accounts.backends import signed_in
+        from accounts.backends import signed_in, signed_out
 
         # Instead of Django's own, which would look for the row outside of any scope.
         user_logged_in.disconnect(dispatch_uid="update_last_login")
         user_logged_in.connect(signed_in, dispatch_uid="accounts.last_login")
+        user_logged_out.connect(signed_out, dispatch_uid="accounts.signed_out")
         post_migrate.connect(_secure, dispatch_uid="accounts.database_roles")
 
 

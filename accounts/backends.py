@@ -39,3 +39,9 @@ def signed_in(sender: type[User], user: User, **more: Any) -> None:
     with scope.whole_host():
         update_last_login(sender, user, **more)
         web_sessions.begin(more["request"], user)
+
+
+def signed_out(sender: type[User] | None, request: HttpRequest, **more: Any) -> None:
+    """Forget where somebody was signed in, who signs out."""
+    with scope.whole_host():
+        web_sessions.forget(request)

@@ -24,7 +24,7 @@ def send_webhooks() -> None:
 
 @shared_task
 def tidy() -> None:
-    """Remove old events and old answers to repeated requests, and close domains whose claim has lapsed."""
+    """Remove old events, answers to repeated requests and sessions, and close domains whose claim has lapsed."""
     tidying.tidy()
     if settings.MAILHOST_UNVERIFIED_DOMAINS != "receive":
         verification.lapse()

@@ -1,4 +1,4 @@
-"""Removing old records that nobody asks for any more: events, and answers kept for repeated requests."""
+"""Removing old records that nobody asks for any more: events, answers to repeated requests, sessions of the web."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -9,6 +9,8 @@ EVENTS: Final = timedelta(days=30)
 """How long events, and what became of them, are kept. Until then they can be sent again."""
 ANSWERS: Final = timedelta(hours=24)
 """How long the answer to a request with an `Idempotency-Key` is."""
+SIGNED_IN: Final = timedelta(days=14)
+"""How long a browser stays signed in to the admin at the most, as Django has it, too."""
 
 _BATCH: Final = 1000
 
@@ -27,11 +29,27 @@ DELETE FROM accounts_idempotencykey WHERE id IN (
     ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
 """
+_OLD_SIGN_INS = """
+DELETE FROM accounts_websession WHERE id IN (
+    SELECT id FROM accounts_websession WHERE started_at < now() - %(age)s LIMIT %(batch)s
+)
+"""
+_ENDED_SESSIONS = """
+DELETE FROM django_session WHERE session_key IN (
+    SELECT session_key FROM django_session WHERE expire_date < now() - %(age)s ORDER BY expire_date LIMIT %(batch)s
+)
+"""
 
 
 def tidy(*, batch: int = _BATCH) -> int:
-    """Remove what is old, in batches that are a transaction each. Returns how many events and answers that were."""
-    return _remove(_OLD_EVENTS, EVENTS, batch) + _remove(_OLD_ANSWERS, ANSWERS, batch)
+    """Remove what is old, in batches that are a transaction each. Returns how many that were."""
+    kinds = (
+        (_OLD_EVENTS, EVENTS),
+        (_OLD_ANSWERS, ANSWERS),
+        (_OLD_SIGN_INS, SIGNED_IN),
+        (_ENDED_SESSIONS, timedelta()),
+    )
+    return sum(_remove(statement, age, batch) for statement, age in kinds)
 
 
 def _remove(statement: str, age: timedelta, batch: int) -> int:

@@ -74,6 +74,12 @@ def took_second_step(request: HttpRequest, step: WebSession.SecondStep) -> None:
     here.update(second_step=step)
 
 
+def forget(request: HttpRequest) -> None:
+    """Nobody is signed in here any more."""
+    if key := id_of(request):
+        WebSession.objects.filter(pk=key).delete()
+
+
 def of(user: User) -> QuerySet[WebSession]:
     """Where he is signed in, where he was last seen first."""
     return WebSession.objects.filter(user=user).order_by("-last_seen_at", "pk")
