@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Least, Lower, Now
 from django.utils.translation import gettext_lazy as _
 
-from accounts import addresses, languages
+from accounts import addresses, browsers, languages
 from accounts.tenancy import OfLogin, RootQuerySet, TenantOwned, TenantQuerySet, owned
 
 
@@ -843,3 +843,8 @@ class WebSession(OfLogin):
 
     def __str__(self) -> str:
         return _("web session %(id)s") % {"id": self.pk}
+
+    @property
+    def browser_name(self) -> str:
+        """What people call the browser."""
+        return browsers.named(self.browser)

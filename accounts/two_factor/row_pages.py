@@ -58,7 +58,7 @@ def _sessions(page: Scoped, request: HttpRequest, user: User) -> HttpResponseBas
     facts = [
         (
             formats.date_format(timezone.localtime(row.last_seen_at), "DATETIME_FORMAT"),
-            " · ".join(filter(None, (row.client_address, row.browser))),
+            " · ".join(filter(None, (row.browser_name, row.client_address))),
         )
         for row in web_sessions.of(user)
     ]

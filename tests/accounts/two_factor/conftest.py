@@ -75,7 +75,9 @@ class Browser:
 
 def browser() -> Browser:
     """A browser at an address where nobody has failed before."""
-    return Browser(WebClient(REMOTE_ADDR=str(IPv4Address(random.getrandbits(32))), HTTP_USER_AGENT="Firefox on Linux"))
+    return Browser(
+        WebClient(REMOTE_ADDR=str(IPv4Address(random.getrandbits(32))), HTTP_USER_AGENT="(Linux) Firefox/140")
+    )
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_somebody_sees_where_he_is_signed_in_and_ends_it(boss: User, here: Brows
         one.give_password(boss)
     this = WebSession.objects.earliest("started_at")
     page = here.get(SESSIONS).content.decode()
-    assert (page.count("Firefox on Linux"), page.count("End it"), page.count("This browser")) == (3, 2, 1)
+    assert (page.count("Firefox on Linux"), page.count("End it"), page.count("this browser")) == (3, 2, 1)
     assert str(this.pk) not in page
     here.post(SESSIONS, end=str(this.pk))
     here.post(SESSIONS, end="x" * 40)

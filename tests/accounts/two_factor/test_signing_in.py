@@ -67,7 +67,7 @@ def test_without_a_second_step_the_password_is_enough(boss: User, here: Browser)
     assert (answer.status_code, answer.url) == (302, "/admin/accounts/domain/")
     assert here.is_in
     row = WebSession.objects.get()
-    assert (row.user, row.browser, row.second_step) == (boss, "Firefox on Linux", "")
+    assert (row.user, row.browser_name, row.second_step) == (boss, "Firefox on Linux", "")
 
 
 def test_a_code_is_asked_for_after_the_password(boss: User, here: Browser) -> None:
