@@ -1639,7 +1639,7 @@ class WebhookDeliveryAdmin(ReadOnly):
 
     audited = False
     resource = "webhooks"
-    list_display = ("created_at", "webhook", "kind", "state", "attempts", "last_status", "last_error", "delivered_at")
+    list_display = ("created_at", "webhook", "kind", "state", "attempts", "last_status", "shown_error", "delivered_at")
     list_filter = ("state", TenantFilter)
     list_select_related = ("webhook", "event")
     sortable_by = ()
@@ -1647,10 +1647,10 @@ class WebhookDeliveryAdmin(ReadOnly):
     narrowed_by = ("webhook__id__exact",)
     actions = ("replay",)
     fields = (
-        "webhook", "kind", "state", "attempts", "next_attempt_at", "last_status", "last_error", "created_at",
+        "webhook", "kind", "state", "attempts", "next_attempt_at", "last_status", "shown_error", "created_at",
         "delivered_at",
     )  # fmt: skip
-    readonly_fields = ("kind",)
+    readonly_fields = ("kind", "shown_error")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         found = webhooks.deliveries_visible_to(cast("User", request.user))
@@ -1664,6 +1664,13 @@ class WebhookDeliveryAdmin(ReadOnly):
     def replay(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
         sent = webhooks.replay(queryset.select_related(None).order_by())
         self.message_user(request, gettext("To be sent again: %(sent)s.") % {"sent": sent}, messages.SUCCESS)
+
+    @admin.display(description=_("last error"))
+    def shown_error(self, delivery: WebhookDelivery) -> str:
+        """What was said in English, since nobody was there to read it."""
+        if delivery.last_error == f"it answered {delivery.last_status}":
+            return gettext("it answered %(status)s") % {"status": delivery.last_status}
+        return gettext(delivery.last_error) if delivery.last_error else ""
 
     @admin.display(description=_("event"))
     def kind(self, delivery: WebhookDelivery) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from django.contrib.admin.utils import quote
@@ -9,7 +10,7 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.templatetags.static import static
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.translation import gettext_lazy as _
 
 from accounts.two_factor.site import SecondStepSite
@@ -48,6 +49,7 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
         (
             ("security", "passkey"),
             ("my-sessions", "computer"),
+            ("language", "translate"),
         ),
     ),
     (
@@ -73,6 +75,7 @@ PAGES: Final[dict[str, Any]] = {
     "why": _("Why?"),
     "security": _("Signing in"),
     "my-sessions": _("Where I am signed in"),
+    "language": _("Language and time"),
 }
 """Titles of the single pages."""
 
@@ -94,16 +97,18 @@ class Site(SecondStepSite):
     site_url = None
 
     def get_urls(self) -> list[Any]:
-        from mailstore import why_pages  # once there are models
+        from accounts.language_page import language  # once there are models
+        from mailstore import why_pages
 
-        return [*why_pages.urls(self), *super().get_urls()]
+        chosen = path("language/", self.admin_view(partial(language, self)), name="language")
+        return [chosen, *why_pages.urls(self), *super().get_urls()]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         context = super().each_context(request)
         # Unfold writes its colours into each page; ours stand in a file, and no page has a style of its own.
         context["colors"] = None
         context["styles"] = [static("admin-mailhost/admin.css"), static("admin-mailhost/mailbox.css")]
-        context["scripts"] = [static("admin-mailhost/admin.js")]
+        context["scripts"] = [static("admin-mailhost/admin.js"), static("admin-mailhost/zone.js")]
         return context
 
     def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:

@@ -15,6 +15,7 @@ from django.db.models.functions import Coalesce, Now
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
@@ -430,7 +431,10 @@ class ImportJobAdmin(Provisioned):
 
     @admin.display(description=_lazy("report"))
     def shown_report(self, job: ImportJob) -> str:
-        return format_html("<pre>{}</pre>", job.report) if job.report else _("nothing went wrong")
+        if not job.report:
+            return _("nothing went wrong")
+        # What stands there was said in English, since nobody was there to read it.
+        return format_html("<pre>{}</pre>", "\n".join(_(line) if line else "" for line in job.report.splitlines()))
 
 
 @contextmanager
@@ -509,7 +513,7 @@ class ListenerAdmin(ReadOnly):
 
 
 def _time(moment: Any) -> str:
-    return f"{localtime(moment):%Y-%m-%d %H:%M}"
+    return date_format(localtime(moment), "DATETIME_FORMAT")
 
 
 def _from(session: MaildropSession | None) -> str:

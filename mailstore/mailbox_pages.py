@@ -506,7 +506,7 @@ def _midnight(day: date | None) -> datetime | None:
 
 
 def _moment(at: datetime) -> str:
-    return date_format(localtime(at), "j M Y H:i")
+    return date_format(localtime(at), "DATETIME_FORMAT")
 
 
 def _user(request: HttpRequest) -> Any:

@@ -34,7 +34,9 @@ class Tied(Refused):
 
     def __init__(self, domain: Domain, reasons: Iterable[str]) -> None:
         self.reasons = tuple(reasons)
-        super().__init__(f"{domain} cannot move: {'; '.join(self.reasons)}")
+        super().__init__(
+            _("%(domain)s cannot move: %(reasons)s") % {"domain": domain, "reasons": "; ".join(self.reasons)}
+        )
 
 
 class Busy(Refused):
@@ -296,22 +298,24 @@ class _Move:
         within = Mailbox.objects.filter(domain__in=ids)
         for row in self._domains:
             if row.alias_of_id not in (None, *ids):
-                yield f"it is an alias domain of {row.alias_of}: move that one, and this comes along"
+                yield _("it is an alias domain of %(domain)s: move that one, and this comes along") % {
+                    "domain": row.alias_of
+                }
         for address in within.filter(legal_hold=True).values_list("address", flat=True):
-            yield f"{address} is on legal hold"
+            yield _("%(address)s is on legal hold") % {"address": address}
         across = AliasTarget.objects.exclude(mailbox=None).order_by("alias__address", "mailbox__address")
         for alias, mailbox in _addresses(across.filter(alias__domain__in=ids).exclude(mailbox__domain__in=ids)):
-            yield f"the alias {alias} goes to {mailbox}, which stays"
+            yield _("the alias %(alias)s goes to %(mailbox)s, which stays") % {"alias": alias, "mailbox": mailbox}
         for alias, mailbox in _addresses(across.filter(mailbox__domain__in=ids).exclude(alias__domain__in=ids)):
-            yield f"the alias {alias}, which stays, goes to {mailbox}"
+            yield _("the alias %(alias)s, which stays, goes to %(mailbox)s") % {"alias": alias, "mailbox": mailbox}
         there = {"tenant": self._to, "external_id__isnull": False}
         for name in Domain.objects.filter(
             pk__in=ids, external_id__in=Domain.objects.filter(**there).values("external_id")
         ).values_list("name", flat=True):
-            yield f"the external_id of {name} is another domain's there"
+            yield _("the external_id of %(name)s is another domain's there") % {"name": name}
         taken = Mailbox.objects.open().filter(**there).values("external_id")
         for address in within.filter(closed_at=None, external_id__in=taken).values_list("address", flat=True):
-            yield f"the external_id of {address} is another mailbox's there"
+            yield _("the external_id of %(address)s is another mailbox's there") % {"address": address}
 
     def _write(self, cursor: CursorWrapper) -> None:
         owners = User.objects.filter(mailbox__domain__in=self._ids())

@@ -2,6 +2,7 @@
 
 from django.db import DatabaseError
 from django.db.models import F, Q
+from django.utils.translation import gettext as _
 
 from accounts import limits
 from accounts.models import Mailbox
@@ -11,7 +12,8 @@ class QuotaExceeded(Exception):
     """The mailbox, its domain, its tenant or its reseller has no room for so many octets more."""
 
     def __init__(self, mailbox: Mailbox, octets: int) -> None:
-        super().__init__(f"{mailbox} has no room for {octets} octets more")
+        text = _("%(mailbox)s has no room for %(octets)s octets more")
+        super().__init__(text % {"mailbox": mailbox, "octets": octets})
         self.mailbox = mailbox
         self.octets = octets
 

@@ -18,6 +18,7 @@ from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import connection
 from django.db.models import F, Max, Min, Q, Sum
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.timesince import timesince
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
@@ -669,7 +670,7 @@ class _Look:
             if self._now - moment < timedelta(minutes=1)
             else _("%(time)s ago") % {"time": timesince(moment, self._now, depth=1)}
         )
-        return f"{localtime(moment):%Y-%m-%d %H:%M} ({ago})"
+        return f"{date_format(localtime(moment), 'DATETIME_FORMAT')} ({ago})"
 
 
 @dataclass(frozen=True)

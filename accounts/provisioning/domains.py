@@ -65,10 +65,10 @@ def add_domain(
                     **wanted,
                 )
         except IntegrityError as error:
-            refusal = values.taken(error)
-            raise (
-                refusal if "external_id" in str(refusal) else DomainTaken(f"{host} belongs to another tenant")
-            ) from None
+            if values.is_of_external_id(error):
+                raise values.taken(error) from None
+            values.taken(error)
+            raise DomainTaken(_("%(host)s belongs to another tenant") % {"host": host}) from None
         limits.open_for(domain)
         limits.charge(tenant_id=tenant.pk, domains=1)
         happened.to_domain("added", domain)

@@ -148,7 +148,7 @@ def refuse_out_of_reach(user: User) -> None:
     """Nobody takes from somebody how he signs in who could not set his password. Raises `NotAllowed`."""
     who = principals.acting()
     if not permissions.may(who, "logins", "password"):
-        raise NotAllowed(f"the role {who.role} does not change how others sign in")
+        raise NotAllowed(_("the role %(role)s does not change how others sign in") % {"role": who.role})
     _check_reach(user.role)
 
 

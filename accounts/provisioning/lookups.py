@@ -105,14 +105,15 @@ def holders(names: Collection[str]) -> dict[str, Mailbox | Refused]:
         found[alias.address] = (
             _quarantine(alias.address, closed[0])
             if closed and len(closed) == len(targets)
-            else AddressTaken(f"{alias} is an alias")
+            else AddressTaken(_("%(alias)s is an alias") % {"alias": alias})
         )
     for user in User.objects.filter(email__in=names):
-        found[str(user)] = AddressTaken(f"{user} is taken")
+        found[str(user)] = AddressTaken(_("%(user)s is taken") % {"user": user})
     for mailbox in Mailbox.objects.open().filter(address__in=names):
         found[mailbox.address] = mailbox
     return found
 
 
 def _quarantine(address: str, mailbox: Mailbox) -> InQuarantine:
-    return InQuarantine(f"{address} is in quarantine since {mailbox.closed_at:%Y-%m-%d}, when {mailbox} was closed")
+    text = _("%(address)s is in quarantine since %(day)s, when %(mailbox)s was closed")
+    return InQuarantine(text % {"address": address, "day": f"{mailbox.closed_at:%Y-%m-%d}", "mailbox": mailbox})

@@ -167,9 +167,13 @@ def write(rows: QuerySet[Any], changes: Mapping[str, tuple[Any, Any]]) -> bool:
 
 def taken(error: IntegrityError) -> Taken:
     """What the database says is taken already. Anything else is a fault, and raised as it is."""
-    constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
-    if "external_id" in constraint:
-        return Taken("another one has that external_id")
+    if is_of_external_id(error):
+        return Taken(_("another one has that external_id"))
     if getattr(error.__cause__, "sqlstate", None) == "23505":
-        return Taken("it is taken")
+        return Taken(_("it is taken"))
     raise error
+
+
+def is_of_external_id(error: IntegrityError) -> bool:
+    """Whether the database says that the caller's own id is another one's already."""
+    return "external_id" in (getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or "")

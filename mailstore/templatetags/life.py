@@ -40,14 +40,16 @@ def moment(at: datetime | None) -> str:
     there, here = localtime(at), localtime()
     if there.date() == here.date():
         return date_format(there, "H:i")
-    return date_format(there, "j M H:i" if there.year == here.year else "j M Y H:i")
+    if there.year != here.year:
+        return date_format(there, "DATETIME_FORMAT")
+    return f"{date_format(there, 'MONTH_DAY_FORMAT')} {date_format(there, 'H:i')}"
 
 
 @register.filter
 def day(at: datetime) -> str:
     """A day: 7 Dec, 7 Jan 2027."""
     there = localtime(at)
-    return date_format(there, "j M" if there.year == localtime().year else "j M Y")
+    return date_format(there, "MONTH_DAY_FORMAT" if there.year == localtime().year else "DATE_FORMAT")
 
 
 @register.filter
