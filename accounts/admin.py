@@ -1119,7 +1119,6 @@ class MailboxAdmin(Importing, Provisioned):
     row_pages: ClassVar[list[RowPage]] = []
     front: ClassVar[str] = "change"
     """The page, by its URL's name, to which the list leads."""
-    change_form_outer_before_template = "admin/accounts/mailbox_tabs.html"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         return _Mailboxes

@@ -89,6 +89,7 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
     list_max_show_all = 0
     view_on_site = False
     list_before_template = "admin/accounts/mailbox_tabs.html"
+    change_form_outer_before_template = "admin/accounts/mailbox_tabs.html"
     narrowed_by: ClassVar[Sequence[str]] = ()
     row_pages: ClassVar[Sequence[RowPage]] = ()
     audited: ClassVar[bool] = True

@@ -222,7 +222,12 @@ class MaildropSessionAdmin(ReadOnly):
     @admin.display(description=_lazy("pages"))
     def pages(self, session: MaildropSession) -> str:
         path = reverse("admin:accounts_mailbox_messages", args=[session.mailbox_id])
-        return format_html('<a href="{}?session={}">{}</a>', path, session.pk, _("Messages that it fetched or removed"))
+        return format_html(
+            '<a class="text-primary-600 dark:text-primary-500" href="{}?session={}#mail">{}</a>',
+            path,
+            session.pk,
+            _("Messages that it fetched or removed"),
+        )
 
 
 # --- What is brought along -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from typing import Any, Final, NamedTuple
 
 from django import template
+from django.db.models import Model
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
@@ -38,13 +39,30 @@ TABS: Final = (
 )
 
 
+_OF_MAILBOX: Final = {
+    "message": "accounts_mailbox_messages",
+    "maildropsession": "accounts_mailbox_sessions",
+    "apppassword": "accounts_apppassword_changelist",
+    "importjob": "mailstore_importjob_changelist",
+}
+"""By model of what belongs to a mailbox, the tab below which its pages stand."""
+
+
 @register.inclusion_tag("admin/accounts/mailbox_tab_list.html", takes_context=True)
 def mailbox_tabs(context: Any) -> dict[str, Any]:
-    """The tabs of the mailbox that a page is about, if it is about one."""
+    """The tabs of the mailbox that a page is about, or is about something of, if it is."""
     request = context["request"]
     principal: Any = principals.of(request.user)
-    rows = (context.get(name) for name in ("mailbox", "original", "object"))
-    mailbox: Any = next((row for row in rows if isinstance(row, Mailbox)), None)
+    mailbox: Any = None
+    tab_here = context.get("tab")
+    for name in ("mailbox", "original", "object"):
+        row = context.get(name)
+        if isinstance(row, Mailbox):
+            mailbox = row
+        elif isinstance(row, Model) and row._meta.model_name in _OF_MAILBOX:
+            mailbox, tab_here = getattr(row, "mailbox", None), _OF_MAILBOX[row._meta.model_name]
+        if mailbox:
+            break
     tabs: list[dict[str, Any]] = []
     for tab in TABS if mailbox and principal else ():
         if not permissions.may(principal, tab.resource, tab.verb):
@@ -53,6 +71,6 @@ def mailbox_tabs(context: Any) -> dict[str, Any]:
         if tab.parameter:
             query = f"?{urlencode({tab.parameter: mailbox.pk})}"
             here = request.GET.get(tab.parameter) == str(mailbox.pk)
-        here = (path == request.path and here) or context.get("tab") == tab.view
+        here = (path == request.path and here) or tab_here == tab.view
         tabs.append({"title": tab.title, "url": path + query, "here": here})
     return {"tabs": tabs, "mailbox": mailbox}
