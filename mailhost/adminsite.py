@@ -145,7 +145,8 @@ class Site(SecondStepSite):
             if name in SEARCHED and page.has_view_permission(request):
                 rows, _more = page.get_search_results(request, page.get_queryset(request), term)
                 for row in rows[:MOST_FOUND]:
-                    link = reverse(f"{self.name}:{name.replace('.', '_')}_change", args=[quote(row.pk)])
+                    view = name.replace(".", "_") + ("_messages" if name == "accounts.mailbox" else "_change")
+                    link = reverse(f"{self.name}:{view}", args=[quote(row.pk)])
                     kind = page.opts.verbose_name
                     yield {"title": str(row), "description": kind, "link": link, "icon": icons[name]}
 

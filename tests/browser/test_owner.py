@@ -39,7 +39,7 @@ def browser(width: int, height: int) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = chromium.new_page(viewport={"width": width, "height": height})
-        page.on("console", lambda message: said.append(message.text))
+        page.on("console", lambda message: said.extend([message.text] if message.type in ("error", "warning") else []))
         page.on("pageerror", lambda error: said.append(str(error)))
         yield page
         chromium.close()

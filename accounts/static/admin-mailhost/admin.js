@@ -3,7 +3,7 @@ htmx.config.includeIndicatorStyles = false;
 htmx.config.allowEval = false;
 
 // Select2 takes the place of a field and leaves its label behind: screen readers need it back.
-window.addEventListener("load", () => {
+function label() {
   for (const field of document.querySelectorAll("select.select2-hidden-accessible")) {
     const name = field.labels[0]?.textContent.replace("*", "").trim();
     const shown = field.nextElementSibling;
@@ -13,7 +13,10 @@ window.addEventListener("load", () => {
       part.removeAttribute("aria-labelledby");
     }
   }
-});
+}
+
+// Among jQuery's own, after what makes them.
+window.addEventListener("load", () => window.django?.jQuery?.(label));
 
 // What unfold makes of spans and of links that lead nowhere is for the mouse alone: let the keyboard use it, too.
 window.addEventListener("load", () => {
