@@ -19,6 +19,15 @@ EVERY: Final = "*"
 _MOST: Final = 1000  # mailboxes that are named one by one
 
 
+def all_changed() -> None:
+    """Have all open sessions looked at, and what listeners remember of tenants: their keep-times.
+
+    After a change of one of these.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, EVERY))
+
+
 def mailboxes_changed(mailbox_ids: Iterable[int]) -> None:
     """Have the open sessions of these mailboxes looked at as soon as the transaction commits, and not if it does not.
 

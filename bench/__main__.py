@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from poplib import POP3
 
 from bench import machine, processes, table
 from bench.dovecot import Dovecot
@@ -24,6 +25,8 @@ from bench.table import TITLES, Run
 
 VAR = Path(__file__).parent / "var"
 PASSWORD = "bench-hutech123"
+DEVICE_PASSWORD = "bench-bchbd-chbec-hbfch"
+"""Of a device with an own copy: what such a password looks like (`accounts.passwords`)."""
 WARMING_SESSIONS = 8  # per mailbox: enough that each worker process has met each password
 
 
@@ -100,7 +103,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
 
 def _compare(plan: Plan, program: Path, directory: Path, *, sides: Sequence[str], json_path: Path) -> int:
     mailboxes = sorted({
-        (address, PASSWORD)
+        (address, _password(row))
         for row in plan.rows
         for repetition in range(plan.repetitions)
         for address in row.mailboxes(plan.connections, repetition)
@@ -114,7 +117,7 @@ def _compare(plan: Plan, program: Path, directory: Path, *, sides: Sequence[str]
             side: Side = Mailhost(directory / name) if name == "mailhost" else Dovecot(name, directory / name)
             stack.callback(_unbroken, side.stop)
             try:
-                side.start(mailboxes)
+                side.start(mailboxes, devices=[address for address, password in mailboxes if password != PASSWORD])
             except NotAvailable as reason:
                 if len(sides) == 1 or name == "mailhost":
                     raise
@@ -160,7 +163,7 @@ class _Bench:
 
     def _users(self, row: Row, repetition: int) -> Path:
         addresses = row.mailboxes(self._plan.connections, repetition)
-        return write_users(self._lists / addresses[0], [(address, PASSWORD) for address in addresses])
+        return write_users(self._lists / addresses[0], [(address, _password(row)) for address in addresses])
 
     def _fill(self, row: Row) -> None:
         """Give every side the same messages, by LMTP; then see that they are there, and let caches warm up."""
@@ -170,9 +173,11 @@ class _Bench:
             if users not in self._filled:
                 filled = load(
                     self._program, "deliver", port=side.lmtp_port, users=users, connections=connections,
-                    octets=row.octets, each=row.held,
+                    octets=row.octets, each=row.held + row.removed,
                 )  # fmt: skip
                 _must_be_clean(filled, f"filling {TITLES[side.name]}")
+                if row.removed:
+                    _remove(row, side.pop3_port, row.mailboxes(self._plan.connections, 0))
             checked = load(
                 self._program, "poll", port=side.pop3_port, users=users, connections=connections,
                 messages=row.held, each=WARMING_SESSIONS,
@@ -226,6 +231,21 @@ class _Bench:
             strangers_cpu_seconds=max(0.0, busy[1] - busy[0] - known),
             cores=os.cpu_count() or 1,
         )
+
+
+def _password(row: Row) -> str:
+    return DEVICE_PASSWORD if row.own_copy else PASSWORD
+
+
+def _remove(row: Row, port: int, addresses: Sequence[str]) -> None:
+    """Have the client of each mailbox remove the first messages."""
+    for address in addresses:
+        client = POP3("127.0.0.1", port, timeout=60)
+        client.user(address)
+        client.pass_(_password(row))
+        for number in range(1, row.removed + 1):
+            client.dele(number)
+        client.quit()
 
 
 def _must_be_clean(measured: Measured, what: str) -> None:

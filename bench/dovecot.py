@@ -111,7 +111,7 @@ class Dovecot:
         self._sockets: Path | None = None  # short, as a socket's path must be; no mail in it
         self._roots: set[int] = set()
 
-    def start(self, mailboxes: Sequence[tuple[str, str]]) -> None:
+    def start(self, mailboxes: Sequence[tuple[str, str]], *, devices: Sequence[str] = ()) -> None:
         program = _program("dovecot")
         self._sockets = Path(tempfile.mkdtemp(prefix="bench-dovecot-", dir="/tmp"))
         self._sockets.chmod(0o755)

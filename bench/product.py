@@ -22,6 +22,17 @@ with connection.cursor() as cursor:
 print(json.dumps(found))
 """
 
+MAKE_DEVICES = """\
+import json, sys
+from accounts import app_passwords
+from accounts.models import AppPassword, Mailbox
+for address, password in json.load(sys.stdin):
+    mailbox = Mailbox.objects.get(address=address)
+    app_passwords.create(mailbox, name="other", own_copy=True)
+    made, _ = app_passwords.create(mailbox, name="bench", own_copy=True)
+    AppPassword.objects.filter(pk=made.pk).update(digest=app_passwords.digest(password))
+"""
+
 
 class Mailhost:
     """One private Mailhost: the whole of `up`, its own PostgreSQL and Redis included."""
@@ -43,7 +54,7 @@ class Mailhost:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, mailboxes: Sequence[tuple[str, str]]) -> None:
+    def start(self, mailboxes: Sequence[tuple[str, str]], *, devices: Sequence[str] = ()) -> None:
         self.directory.mkdir(parents=True)
         log = self.directory.with_suffix(".log")
         command = [sys.executable, str(PROJECT / "manage.py"), "up"]
@@ -54,6 +65,10 @@ class Mailhost:
             self._manage("adddomain", domain, "--tenant", TENANT)
         lines = "".join(f"{address},{password},100G\n" for address, password in mailboxes)
         self._manage("addmailboxes", "-", standard_input=lines)
+        if devices:
+            passwords = dict(mailboxes)
+            given = json.dumps([(address, passwords[address]) for address in devices])
+            self._manage("shell", "--verbosity=0", "-c", MAKE_DEVICES, standard_input=given)
 
     def roots(self) -> set[int]:
         """`up`, and whatever of ours runs detached from it: the embedded servers and who guards them."""

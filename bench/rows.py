@@ -10,7 +10,11 @@ POSTFIX_CONCURRENCY = 20  # default_destination_concurrency_limit: what one Post
 
 @dataclass(frozen=True)
 class Row:
-    """One row. `held` messages of `octets` lie in every maildrop; to deliver, maildrops start empty."""
+    """One row. `held` messages of `octets` lie in every maildrop; to deliver, maildrops start empty.
+
+    With `own_copy` the client is a device with an own copy, beside another one, and has removed `removed` more, which
+    for the other one are still there. Dovecot knows no such thing: there they are gone.
+    """
 
     name: str
     title: str
@@ -18,6 +22,8 @@ class Row:
     octets: int
     held: int = 0
     recipients: int = 1
+    own_copy: bool = False
+    removed: int = 0
 
     @property
     def operation(self) -> str:
@@ -36,11 +42,13 @@ class Row:
         """
         count = self.connections(most) * self.recipients
         kind = f"{self.name}-{repetition}" if self.scenario == "deliver" else f"held-{self.held}x{self.octets}"
+        kind = f"own-{self.removed}-{kind}" if self.own_copy else kind
         return [f"{kind}-{number:03}@bench.test" for number in range(count)]
 
 
 ROWS = (
     Row("poll", "poll (20 messages lie there)", "poll", SMALL, held=20),
+    Row("poll-own", "poll an own copy (20 of 40 are removed)", "poll", SMALL, held=20, own_copy=True, removed=20),
     Row("fetch-small", "fetch 20 × 8 kB", "fetch", SMALL, held=20),
     Row("fetch-large", "fetch 5 MB", "fetch", LARGE, held=1),
     Row("deliver-1", "deliver 8 kB to 1 recipient", "deliver", SMALL),

@@ -29,8 +29,12 @@ class Side(Protocol):
     pop3_port: int
     lmtp_port: int
 
-    def start(self, mailboxes: Sequence[tuple[str, str]]) -> None:
-        """Start with these (address, password) mailboxes; return when both ports answer."""
+    def start(self, mailboxes: Sequence[tuple[str, str]], *, devices: Sequence[str] = ()) -> None:
+        """Start with these (address, password) mailboxes; return when both ports answer.
+
+        The passwords of `devices`, which are some of these addresses, are those of devices with own copies, where
+        there is such a thing.
+        """
 
     def roots(self) -> set[int]:
         """The processes whose trees are this server."""

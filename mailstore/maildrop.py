@@ -145,9 +145,7 @@ WITH box AS (
 } AS verified,
         {_allowed(client="%(client)s::inet")} AS allowed,
         {_REASON} AS reason,
-        coalesce(
-            mailbox.keep_time, (SELECT keep_time FROM accounts_tenant tenant WHERE tenant.id = mailbox.tenant_id)
-        ) AS keep_time
+        mailbox.keep_time
     FROM accounts_mailbox mailbox JOIN accounts_user owner ON owner.id = mailbox.user_id
     WHERE mailbox.address = %(address)s AND mailbox.closed_at IS NULL
 ), locked AS (
@@ -203,6 +201,9 @@ FROM (
     ORDER BY message.uid
 ) listing
 """
+
+# Looked up with every notice to all, and not at each login, which would take a twentieth longer.
+_KEEP_TIMES = "SELECT id, keep_time FROM accounts_tenant WHERE keep_time IS NOT NULL"
 
 _HOLDER = f"""
 SELECT session.id, session.listener_id, {presence.GONE}
@@ -456,6 +457,7 @@ class Maildrops:
         self._default_domain = default_domain
         self._open: dict[uuid.UUID, Maildrop] = {}  # by session
         self._notices = 0  # that have come
+        self._keep_times: dict[int, timedelta] = {}  # of the tenants that have one
         self._behind: set[asyncio.Task[None]] = set()  # what no client waits for
 
     async def start(self) -> None:
@@ -581,6 +583,8 @@ class Maildrops:
                 failed.note(mailbox_id, FailedLogin.Reason.IN_USE, proof.app_password_id)
                 raise InUse
             listing = Listing(mailbox_id, columns)
+            if keep_time is None:
+                keep_time = self._keep_times.get(tenant_id)
             maildrop = self._open[session] = Maildrop(self, session, tenant_id, address, proof, listing, keep_time)
             if self._notices != notices_before and not await self._still_fit(maildrop):
                 return None
@@ -611,6 +615,9 @@ class Maildrops:
         """End the open sessions of these mailboxes that could not begin now."""
         self._notices += 1
         every = notices.EVERY in payloads
+        if every:
+            cursor = await connection.execute(_KEEP_TIMES, binary=True)
+            self._keep_times = dict(await cursor.fetchall())
         told = [maildrop for maildrop in self._open.values() if every or str(maildrop.mailbox_id) in payloads]
         for maildrop, why in await self._unfit(connection, told):
             maildrop.end(why)

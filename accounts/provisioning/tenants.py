@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
-from accounts import audit, limits, scope
+from accounts import audit, limits, notices, scope
 from accounts.models import Domain, Mailbox, Reseller, Tenant, User, WebhookDelivery
 from accounts.provisioning import happened, values
 from accounts.provisioning.domains import close_domain
@@ -112,6 +112,8 @@ def add_tenant(
         scope.include(tenant.pk)
         limits.open_for(tenant)
         happened.to_tenant("created", tenant)
+        if keep_time is not None:
+            notices.all_changed()
     return tenant, True
 
 
@@ -147,6 +149,8 @@ def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> bool:
                 _hand_over(found, *changes["reseller"])
             values.write(Tenant.objects.filter(pk=tenant.pk), changes)
             happened.to_tenant("changed", tenant, changes)
+            if "keep_time" in changes:
+                notices.all_changed()
     tenant.refresh_from_db()
     return bool(changes)
 
