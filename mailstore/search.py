@@ -10,7 +10,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Q
 
 from accounts.models import Mailbox
-from mailstore.models import MaildropSession, Message, MessageQuerySet
+from mailstore.models import MaildropSession, Message, MessageQuerySet, OwnCopy
 
 LONGEST: Final = "5s"
 """How long the database looks."""
@@ -33,7 +33,7 @@ class Wanted:
     until: datetime | None = None
     """Delivered before."""
     session: MaildropSession | None = None
-    """First fetched or removed in it, also before a restore."""
+    """First fetched or removed in it, also before a restore, or from its device's own copy only."""
 
 
 def find(mailbox: Mailbox, wanted: Wanted) -> MessageQuerySet:
@@ -54,7 +54,11 @@ def find(mailbox: Mailbox, wanted: Wanted) -> MessageQuerySet:
     if wanted.session:
         key = wanted.session.pk
         before = Q(earlier__contains=[{"fetched_in": str(key)}]) | Q(earlier__contains=[{"removed_in": str(key)}])
-        found = found.filter(Q(first_fetched_in=key) | Q(expunged_in=key) | before)
+        own = Q()
+        if wanted.session.own_copy:
+            copies = OwnCopy.objects.filter(Q(fetched_in=key) | Q(removed_in=key), app_password=wanted.session.view)
+            own = Q(pk__in=copies.values("message"))
+        found = found.filter(Q(first_fetched_in=key) | Q(expunged_in=key) | before | own)
     if wanted.since:
         found = found.filter(delivered_at__gte=wanted.since)
     if wanted.until:

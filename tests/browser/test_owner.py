@@ -85,9 +85,12 @@ def test_an_owner_gets_back_what_a_device_took(acme: Customer, live_server: Any,
         look("removed")
         page.get_by_role("link", name="Devices").click()
         page.get_by_label("Name of the device").fill("Telephone")
+        page.get_by_label("It gets its own copy of the mail").check()
         page.get_by_role("button", name="Make a password").click()
         assert page.locator(".secret").inner_text().count("-") == 3
         look("devices")
+        page.get_by_role("button", name="End the own copy of Telephone").click()
+        assert "gone for all devices" in page.get_by_role("status").inner_text()
         page.get_by_role("button", name="Revoke Telephone").click()
         assert "Telephone cannot sign in" in page.get_by_role("status").inner_text()
 
