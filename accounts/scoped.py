@@ -364,7 +364,7 @@ def dress(form: forms.BaseForm) -> None:
 _CLASSES: Final[tuple[tuple[type[forms.Widget], list[str]], ...]] = (
     (forms.CheckboxSelectMultiple, []),
     (forms.CheckboxInput, widgets.SWITCH_CLASSES),
-    (forms.Textarea, widgets.TEXTAREA_CLASSES),
+    (forms.Textarea, [*widgets.TEXTAREA_CLASSES, "field-sizing-content"]),
     (forms.SelectMultiple, widgets.BASE_INPUT_CLASSES),
     (forms.Select, widgets.SELECT_CLASSES),
     (forms.FileInput, widgets.BASE_INPUT_CLASSES),
