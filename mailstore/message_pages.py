@@ -35,13 +35,14 @@ from mailstore.row_pages import may_read_content
 
 T = TypeVar("T")
 
-_FIRST: Final = ("from", "sender", "reply-to", "to", "cc", "bcc", "date", "subject")
-"""Fields of a header that people look for."""
+_FIRST: Final = ("from", "sender", "reply-to", "to", "cc", "bcc", "date")
+"""Fields of a header that people look for, beside the subject."""
 
 _STYLE: Final = """
 :root { color-scheme: only light; background: #fff; color: #111827; }
 body { margin: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; }
+img:not([src]) { padding: 0 .25rem; outline: 1px dashed #9ca3af; color: #4b5563; }
 table { max-width: 100%; }
 pre { white-space: pre-wrap; }
 blockquote { margin: 0 0 0 .25rem; padding-left: .75rem; border-left: 3px solid #d1d5db; }
