@@ -28,6 +28,7 @@ from mailstore import life, retention, search, sessions
 from mailstore.life import Seen
 from mailstore.models import MaildropSession, Message, MessageQuerySet, OwnCopy
 from mailstore.quota import QuotaExceeded
+from mailstore.row_pages import may_read_content
 from mailstore.search import Wanted
 from mailstore.templatetags.life import client
 
@@ -474,6 +475,7 @@ def _verbs(request: HttpRequest, mailbox: Mailbox) -> dict[str, bool]:
         "may_restore": is_open and may(request, "messages", "restore"),
         "may_remove": is_open and may(request, "messages", "expunge"),
         "may_end": may(request, "sessions", "end"),
+        "may_read": may(request, "messages", "content") and may_read_content(request, mailbox),
     }
 
 

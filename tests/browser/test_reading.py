@@ -101,8 +101,12 @@ class Watched:
         self.dialogs: list[str] = []
         page.context.add_cookies([{"name": "sessionid", "value": session, "url": self.url}])
         page.context.route("**/*", self._route)
-        page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", self._dismiss)
         page.context.on("page", lambda opened: self.asked.append(f"a window: {opened.url}"))
+
+    def _dismiss(self, dialog: Any) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
 
     def _route(self, route: Any) -> None:
         url = route.request.url

@@ -227,6 +227,13 @@ def test_support_of_the_host_needs_that_the_host_may(acme: Customer) -> None:
     assert (ours.get(path(message)).status_code, hosts.get(path(message)).status_code) == (200, 200)
 
 
+def test_the_mailboxs_page_leads_there_whom_the_policy_names(boss: Client, operator: Client, acme: Customer) -> None:
+    link = f'href="{path(add_message(acme.mailbox))}"'
+    mailbox = reverse("admin:accounts_mailbox_messages", args=[acme.mailbox.pk])
+    assert link in boss.get(mailbox).content.decode()
+    assert link not in operator.get(mailbox).content.decode()
+
+
 def test_owners_and_strangers_do_not_get_to_the_page(acme: Customer, letter: Message) -> None:
     for client in (Client(), signed_in(acme.mailbox.user)):
         for way in WAYS:
