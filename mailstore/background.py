@@ -58,35 +58,29 @@ def look(schedule: Mapping[str, timedelta]) -> Background:
     """How Celery does, if it is to do these tasks in these periods."""
     rows = list(BackgroundRun.objects.annotate(now=Now()).order_by("at"))
     now = rows[0].now if rows else _now()
-    asked = [row.at for row in rows if row.kind == BackgroundRun.Kind.BEAT]
+    asked = [row for row in rows if row.kind == BackgroundRun.Kind.BEAT]
     worked = [row for row in rows if row.kind == BackgroundRun.Kind.WORKER]
     last = {row.task: row for row in worked}
+    asked_first = {row.task: row.first_at for row in reversed(asked)}
     often = min(schedule.values(), default=timedelta(0))
 
     def is_late(at: datetime | None, every: timedelta) -> bool:
         return at is None or now - at > 3 * every + SLACK
 
-    tasks = []
-    for name, every in schedule.items():
-        row = last.get(name)
-        done_at = row.at if row else None
-        tasks.append(
-            Task(
-                name=name,
-                every=every,
-                done_at=done_at,
-                seconds=row.seconds if row else None,
-                error=row.error if row else "",
-                late=is_late(done_at, every),
-            )
-        )
-    asked_at, worked_at = max(asked, default=None), max((row.at for row in worked), default=None)
+    def task(name: str, every: timedelta) -> Task:
+        if row := last.get(name):
+            late = is_late(row.at, every)
+            return Task(name=name, every=every, done_at=row.at, seconds=row.seconds, error=row.error, late=late)
+        # Never done, it can still be that beat has not asked for it yet, as in the first hour of all.
+        return Task(name=name, every=every, late=name in asked_first and is_late(asked_first[name], every))
+
+    asked_at, worked_at = max((row.at for row in asked), default=None), max((row.at for row in worked), default=None)
     return Background(
         now=now,
         asked_at=asked_at,
         worked_at=worked_at,
         workers=len({row.process for row in worked if not is_late(row.at, often)}),
-        tasks=tuple(tasks),
+        tasks=tuple(task(name, every) for name, every in schedule.items()),
         beat_is_late=is_late(asked_at, often),
         workers_are_late=is_late(worked_at, often),
     )

@@ -560,6 +560,7 @@ class BackgroundRun(models.Model):
     process = models.CharField(max_length=300, help_text="Such as celery@host.")
     task = models.CharField(max_length=100)
     at = models.DateTimeField(help_text="When it last ended, or was asked for.")
+    first_at = models.DateTimeField(db_default=Now(), help_text="When that was noted first.")
     seconds = models.FloatField(null=True, help_text="How long it took.")
     error = models.CharField(max_length=200, blank=True, default="", help_text="Empty: it went well.")
 

@@ -101,7 +101,8 @@ class Chart:
         shown = {"label": one.label, "data": data, "borderColor": colour, "backgroundColor": colour}
         if self.kind == "bar":
             return shown | {"maxBarThickness": 12, "borderRadius": 2}
-        return shown | {"spanGaps": True, "tension": 0.2, "borderWidth": 2, "pointRadius": 0}
+        alone = sum(value is not None for value in data) == 1  # makes no line
+        return shown | {"spanGaps": True, "tension": 0.2, "borderWidth": 2, "pointRadius": 3 if alone else 0}
 
 
 _TICKS: Final = {"color": "#7b8494", "maxRotation": 0}

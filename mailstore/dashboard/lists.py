@@ -127,7 +127,7 @@ class StatisticsAdmin(_OfDomains):
 
     @admin.display(description=_("from (UTC)"))
     def begins(self, row: Any) -> str:
-        return formats.date_format(row.start, "Y-m-d H:i")
+        return formats.date_format(row.start, "Y-m-d H:i" if isinstance(row, HourlyStatistics) else "Y-m-d")
 
     @admin.display(description=_("octets"))
     def delivered_size(self, row: Any) -> str:

@@ -117,6 +117,7 @@ def of(request: HttpRequest, principal: Principal, rollup: Rollup | None) -> dic
         "fullest": page.fullest,
         "forecast": list(page.forecast()),
         "forecast_link": _list("mailstore_purgeforecast", **page.whole),
+        "closed_link": _list("accounts_mailbox", state="closed"),
         "processes": processes,
     }
 
@@ -397,7 +398,7 @@ class _Page:
             yield Process(
                 title=capfirst(words.task(task.name)),
                 detail=_("every %(period)s") % {"period": words.long(task.every)},
-                seen=words.ago(found.now - task.done_at) if task.done_at else _("never"),
+                seen=words.ago(found.now - task.done_at) if task.done_at else _("not yet"),
                 is_well=not task.late and not task.error,
                 link=link,
             )

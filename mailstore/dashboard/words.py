@@ -9,15 +9,19 @@ from django.utils.timezone import now
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from mailstore.delivery import Outcome
+from mailstore.refusals import TOO_LARGE
+
 REASONS: Final[dict[str, Any]] = {
-    "over quota": _("over quota"),
-    "suspended": _("suspended"),
-    "deferred": _("takes no mail for now"),
-    "gone": _("closed meanwhile"),
-    "loop": _("sent in a circle"),
+    Outcome.GONE.value: _("nobody has the address"),
+    Outcome.OVER_QUOTA.value: _("over quota"),
+    Outcome.SUSPENDED.value: _("suspended"),
+    Outcome.DEFERRED.value: _("takes no mail for now"),
+    Outcome.LOOP.value: _("sent outside before"),
     "unverified": _("domain not verified"),
+    TOO_LARGE: _("too large"),
 }
-"""Why mail was refused (`Refusal.reason`)."""
+"""Why mail was refused (`Refusal.reason`), in few words; `mailstore.why` has more."""
 
 TASKS: Final[dict[str, Any]] = {
     "mailstore.tasks.announce_refusals": _("telling webhooks of refused mail"),

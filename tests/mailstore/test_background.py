@@ -29,12 +29,19 @@ def note(kind: BackgroundRun.Kind, task: str, *, ago: timedelta = timedelta(0), 
     BackgroundRun.objects.filter(kind=kind, task=task).update(at=timezone.now() - ago)
 
 
-def test_without_any_note_all_is_late() -> None:
+def test_without_any_note_nobody_works() -> None:
     found = background.look(SCHEDULE)
     assert (found.asked_at, found.worked_at, found.workers) == (None, None, 0)
     assert found.beat_is_late
     assert found.workers_are_late
-    assert all(task.late for task in found.tasks)
+    assert not any(task.late for task in found.tasks)
+
+
+def test_what_was_never_done_is_late_if_it_was_asked_for_long_ago() -> None:
+    note(BEAT, "purge")
+    assert not any(task.late for task in background.look(SCHEDULE).tasks)
+    BackgroundRun.objects.update(first_at=timezone.now() - timedelta(minutes=18))
+    assert [(task.name, task.late) for task in background.look(SCHEDULE).tasks] == [("purge", True), ("imports", False)]
 
 
 def test_a_task_is_late_by_its_own_period() -> None:
