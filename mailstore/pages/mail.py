@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts.models import AppPassword
 from accounts.pages import visits
 from accounts.pages.visits import Owner
-from mailstore import exporting, retention, sessions
+from mailstore import exporting, life, retention, sessions
 from mailstore.models import MaildropSession, Message, MessageQuerySet
 from mailstore.quota import QuotaExceeded
 
@@ -60,6 +60,7 @@ def session(request: HttpRequest, owner: Owner, id: UUID) -> HttpResponseBase:
         request.GET.get("page")
     )
     [named] = _named(owner, [found])
+    _tell_lives(owner, removed)
     return visits.page(request, owner, "session", session=named, listed=removed, kept=_kept(owner))
 
 
@@ -91,6 +92,7 @@ def removed(request: HttpRequest, owner: Owner) -> HttpResponseBase:
     if words:
         found = found.filter(Q(subject__icontains=words) | Q(sender__icontains=words))
     listed = Paginator(found, _ON_A_PAGE).get_page(request.GET.get("page"))
+    _tell_lives(owner, listed)
     return visits.page(request, owner, "removed", listed=listed, words=words, kept=_kept(owner))
 
 
@@ -140,6 +142,16 @@ def _session(owner: Owner, id: UUID) -> MaildropSession:
 def _removed(owner: Owner) -> MessageQuerySet:
     found: MessageQuerySet = Message.objects.visible_to(owner.principal).expunged().order_by("-expunged_at", "-pk")
     return found
+
+
+def _tell_lives(owner: Owner, listed: Any) -> None:
+    """Give each message of a page its `life`."""
+    listed.object_list = list(listed.object_list)
+    for message in listed.object_list:
+        message.mailbox, message.tenant = owner.mailbox, owner.mailbox.tenant
+    lives = life.of(listed.object_list, kept=settings.MAILHOST_RETENTION)
+    for message in listed.object_list:
+        message.life = lives[message.pk]
 
 
 def _kept(owner: Owner) -> Any:

@@ -124,6 +124,7 @@ def _look(page: Any, width: int) -> Callable[[str], None]:
 
     def look(name: str) -> None:
         """Nothing sticks out, every field has a name, and axe finds nothing against accessibility."""
+        page.wait_for_load_state()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         fields = page.locator("input:visible, select:visible, button:visible")
         for field in fields.all():

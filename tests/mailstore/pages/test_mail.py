@@ -133,8 +133,8 @@ def test_a_page_asks_no_more_where_there_is_more(acme: Customer, name: str) -> N
             text(client.get(reverse(name)))
         return len(queries)
 
-    removed_by(acme.mailbox, 1)
-    app_passwords.create(acme.mailbox, name="Outlook")
+    outlook, _ = app_passwords.create(acme.mailbox, name="Outlook")
+    removed_by(acme.mailbox, 1, app_password_id=outlook.pk)
     before = asked()
     for number in range(4):
         device, _ = app_passwords.create(acme.mailbox, name=f"Telephone {number}")
@@ -192,7 +192,7 @@ def test_a_session_of_a_device_with_an_own_copy_is_undone_for_that_device(acme: 
     client = signed_in(acme.mailbox)
     page = text(client.get(reverse("owner-session", args=[session.pk])))
     assert "2 removed from its own copy" in page
-    assert "removed for this device only" in page
+    assert "removed in that session, from its own copy" in page
     chosen = {"message": [messages[0].pk], "back": str(session.pk)}
     page = text(client.post(reverse("owner-restore"), chosen, follow=True))
     assert "1 message is back" in page
