@@ -364,6 +364,11 @@ def my_sessions(site: AdminSite, request: HttpRequest) -> HttpResponseBase:
 
 
 class OwnPasswordForm(forms.Form):
+    login = forms.CharField(  # for whatever keeps passwords: whose it is
+        label=gettext_lazy("Login"),
+        disabled=True,
+        widget=forms.TextInput(attrs={"class": _CLASSES, "autocomplete": "username"}),
+    )
     new = forms.CharField(
         label=gettext_lazy("New password"),
         strip=False,
@@ -375,8 +380,8 @@ class OwnPasswordForm(forms.Form):
         widget=forms.PasswordInput(attrs={"class": _CLASSES, "autocomplete": "new-password"}),
     )
 
-    def __init__(self, user: User, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, user: User, data: Any) -> None:
+        super().__init__(data, initial={"login": str(user)})
         self._user = user
         self.fields["new"].help_text = _("At least %(number)d characters.") % {"number": SHORTEST}
 
