@@ -11,7 +11,7 @@ from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import DateTimeField, Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -196,6 +196,12 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return _visible(self.model, request).order_by(*self.get_ordering(request))
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """What an address fills a form in with. Django's own takes anything, also for a time."""
+        found = super().get_changeform_initial_data(request)
+        names = {field.name for field in self.opts.get_fields() if isinstance(field, DateTimeField)}
+        return {name: value for name, value in found.items() if name not in names}
 
     def get_field_queryset(self, db: Any, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
         return _visible(db_field.related_model, request)
