@@ -141,7 +141,7 @@ def test_pages_about_what_is_anothers_are_as_those_about_what_is_not_there(
         assert place.model
         theirs = rows[place.model]["globex"]
         for way, send in (("GET", somebody.get), ("POST", somebody.post)):
-            values = YES if way == "POST" else {"asked": "1"}
+            values: dict[str, str] = YES if way == "POST" else {"asked": "1"}
 
             def ask(key: Any, place: Place = place, send: Any = send, values: Any = values) -> Any:
                 return send(place.path(_with_key(place.model, key)), values)
@@ -276,7 +276,8 @@ def test_no_choice_is_anothers(role: str, rows: Rows, somebody: Client) -> None:
         for field in model._meta.get_fields():
             if not isinstance(field, models.ForeignKey | models.ManyToManyField):
                 continue
-            where = {"app_label": model._meta.app_label, "model_name": model._meta.model_name, "field_name": field.name}
+            where: dict[str, Any] = {"app_label": model._meta.app_label, "model_name": model._meta.model_name}
+            where["field_name"] = field.name
             for term in ("", *NAMES):
                 answer = somebody.get(path, {**where, "term": term})
                 if answer.status_code != 403 and "globex" in text_of(answer):
@@ -324,6 +325,11 @@ def test_no_action_reaches_what_is_anothers(
     assert not wrong, "\n".join(wrong)
 
 
+def model_of(field: Any) -> Any:
+    """The model of whose rows one is chosen."""
+    return field.queryset.model
+
+
 def filled_in(form: Any, rows: Rows) -> dict[str, Any]:
     """Values for a form, such as somebody may send who looks after acme."""
     plausible = {
@@ -334,7 +340,7 @@ def filled_in(form: Any, rows: Rows) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, field in form.fields.items():
         if isinstance(field, ModelChoiceField):
-            own = rows.get(field.queryset.model, {}).get("acme")
+            own = rows.get(model_of(field), {}).get("acme")
             values[name] = own.pk if own else ""
         elif isinstance(field, FileField):
             continue
@@ -363,7 +369,7 @@ def test_no_form_takes_what_is_anothers(
         values = filled_in(form, rows)
         for name, field in form.fields.items():
             if isinstance(field, ModelChoiceField):
-                theirs = rows[field.queryset.model]["globex"]
+                theirs = rows[model_of(field)]["globex"]
 
                 def ask(key: Any, path: str = path, name: str = name, values: dict[str, Any] = values) -> Any:
                     return somebody.post(path, {**values, **YES, name: key})
@@ -379,14 +385,14 @@ def test_no_form_takes_what_is_anothers(
                         wrong.append(f"{place.pattern} {name}={text}: {changed}")
             with undone():
                 if isinstance(field, ModelChoiceField):
-                    somebody.post(path, {**values, **YES, name: rows[field.queryset.model]["globex"].pk})
+                    somebody.post(path, {**values, **YES, name: rows[model_of(field)]["globex"].pk})
                 wrong += [f"{place.pattern} {name}: {change}" for change in untouched()]
     assert filled > (3 if role == Role.SUPPORT else 8)
     assert not wrong, "\n".join(wrong)
 
 
 def _form(answer: Any) -> Any:
-    context = getattr(answer, "context", None)
+    context: Any = getattr(answer, "context", None)
     for name in ("adminform", "form"):
         with suppress(KeyError, TypeError):
             found = context[name]
@@ -401,7 +407,7 @@ def test_what_a_form_asks_for_in_its_address_is_not_anothers(role: str, rows: Ro
     for place in of_kind("add", "plain"):
         form = _form(somebody.get(place.path()))
         for name, field in form.fields.items() if form is not None else ():
-            theirs = rows[field.queryset.model if isinstance(field, ModelChoiceField) else Mailbox]["globex"]
+            theirs = rows[model_of(field) if isinstance(field, ModelChoiceField) else Mailbox]["globex"]
             answer = somebody.get(place.path(), {name: theirs.pk})
             if answer.status_code >= 500 or "globex" in text_of(answer):
                 wrong.append(f"{place.pattern}?{name}={theirs!r}: {_around(text_of(answer), 'globex')}")
