@@ -505,28 +505,6 @@ def test_a_large_table_is_not_counted_whole(acme: Customer, operator: Client, mo
     assert all("LIMIT 3" in sql for sql in counts)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_a_list_needs_as_many_queries_for_many_rows_as_for_one(
-    model: type[Model], rows: Rows, operator: Client, acme: Customer
-) -> None:
-    def queries() -> int:
-        with CaptureQueriesContext(connection) as captured:
-            page(operator, url(model, "changelist"))
-        return len(captured)
-
-    before = queries()
-    for number in range(5):
-        mailbox = acme.add(f"user{number}")
-        provisioning.add_alias(f"alias{number}@acme.test", mailbox=mailbox)
-        provisioning.add_domain(f"acme{number}.test", tenant=acme.tenant)
-        provisioning.add_tenant(f"acme{number}")
-        session = add_session(mailbox, add_listener("pop3"))
-        add_message(mailbox, first_fetched_in=session, expunged_in=session)
-        ImportJob.objects.create(tenant=acme.tenant, mailbox=mailbox, source="upload")
-        add_failed_login(mailbox)
-    assert queries() == before
-
-
 # --- Tenants, domains, logins --------------------------------------------------------------------------------------
 
 
