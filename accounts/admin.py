@@ -27,6 +27,7 @@ from accounts import (
     addresses,
     app_passwords,
     events,
+    languages,
     limits,
     permissions,
     principals,
@@ -969,9 +970,19 @@ def _is_host_wide(request: HttpRequest) -> bool:
 # --- Mailboxes and aliases -----------------------------------------------------------------------------------------
 
 
+def _language_field() -> forms.ChoiceField:
+    return forms.ChoiceField(
+        label=_("Language"),
+        required=False,
+        choices=[("", _("As the browser asks")), *languages.NAMES],
+        help_text=_("In which its owner reads pages and what is written to him; he can choose another one."),
+    )
+
+
 class MailboxAddForm(ProvisioningForm):
     password = _password_field(_("Empty: nobody can sign in until one is set."))
     quota_octets = QuotaField(label=_("Quota"))
+    language = _language_field()
     release = forms.BooleanField(
         label=_("Release"),
         required=False,
@@ -993,7 +1004,7 @@ class MailboxAddForm(ProvisioningForm):
         mailbox, added = provisioning.add_mailbox(
             address,
             password=self.cleaned_data["password"] or None,
-            **self.given("quota_octets", "release", "name", "external_id"),
+            **self.given("quota_octets", "language", "release", "name", "external_id"),
         )
         if not added:
             raise provisioning.AddressTaken(gettext("there is a mailbox %(mailbox)s already") % {"mailbox": mailbox})
@@ -1022,6 +1033,7 @@ class MailboxForm(ProvisioningForm):
             "Days that mail stays in the maildrop; then it is removed, and can be restored. Empty: the tenant's."
         ),
     )
+    language = _language_field()
     fields_for: ClassVar = {"password": ("password", "keep_sessions"), "hold": ("legal_hold",)}
 
     class Meta:
@@ -1031,14 +1043,20 @@ class MailboxForm(ProvisioningForm):
             "state_reason", "legal_hold",
         )  # fmt: skip
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        language = kwargs["instance"].user.language if kwargs.get("instance") else None
+        kwargs["initial"] = {"language": language} | (kwargs.get("initial") or {})
+        super().__init__(*args, **kwargs)
+
     def write(self) -> Any:
         mailbox = Mailbox.objects.select_related("user").get(pk=self.instance.pk)
         provisioning.change_mailbox(
             mailbox,
             **self.given(
-                "name", "external_id", "quota_octets", "pop3_enabled", "allowed_networks", "retention", "keep_time"
+                "name", "external_id", "quota_octets", "pop3_enabled", "allowed_networks", "retention", "keep_time",
+                "language",
             ),
-        )
+        )  # fmt: skip
         provisioning.set_state(mailbox, self.cleaned_data["state"], reason=self.cleaned_data["state_reason"])
         if "legal_hold" in self.fields:
             provisioning.set_legal_hold(mailbox, self.cleaned_data["legal_hold"])
@@ -1131,7 +1149,7 @@ class MailboxAdmin(Importing, Provisioned):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            fields = ("address", "name", "external_id", "password", "quota_octets", "release")
+            fields = ("address", "name", "external_id", "password", "quota_octets", "language", "release")
             return [(None, {"fields": fields})]
         changing = self.has_change_permission(request, obj)
         hold = "legal_hold" if changing and self.may(request, "hold") else "shown_hold"
@@ -1153,6 +1171,7 @@ class MailboxAdmin(Importing, Provisioned):
                         "allowed_networks",
                         "retention",
                         "keep_time",
+                        *(("language",) if changing else ()),
                         hold,
                     )
                 },

@@ -432,7 +432,7 @@ class Refusal(TenantOwned):
         )
 
     def __str__(self) -> str:
-        return f"refusal {self.pk}"
+        return _("refusal %(id)s") % {"id": self.pk}
 
 
 class Statistics(TenantOwned):
@@ -570,4 +570,4 @@ class BackgroundRun(models.Model):
         indexes = (models.Index(fields=("at",), name="background_run_age"),)
 
     def __str__(self) -> str:
-        return f"{self.task} by {self.process}"
+        return _("%(task)s by %(process)s") % {"task": self.task, "process": self.process}

@@ -14,7 +14,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import addresses, permissions, provisioning
+from accounts import addresses, languages, permissions, provisioning
 from accounts.addresses import BadAddress
 from accounts.api.domains import domain_of
 from accounts.api.fields import Days, ExternalId, Seconds, closing
@@ -40,9 +40,12 @@ an@example.test,correct horse battery,,1G,An Example
 binh@example.test,,{SSHA}ODzbSbYbgrHFcSc9WvKqh5sYsWFhYmNk,,
 """
 EXPORTED = """\
-address,quota,name,external_id,state,state_reason,pop3,allowed_networks,retention,keep_time\r
-an@example.test,1G,An Example,customer-4711,active,,on,192.0.2.0/24,14d,365d\r
+address,quota,name,external_id,state,state_reason,pop3,allowed_networks,retention,keep_time,language\r
+an@example.test,1G,An Example,customer-4711,active,,on,192.0.2.0/24,14d,365d,vi\r
 """
+
+
+_LANGUAGE = "In which its owner reads pages and what is written to him. Null: as his browser asks, and the host's."
 
 
 class MailboxShown(serializers.ModelSerializer[Mailbox]):
@@ -51,6 +54,9 @@ class MailboxShown(serializers.ModelSerializer[Mailbox]):
     tenant = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     domain = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
     retention = Seconds(read_only=True, allow_null=True, help_text="Seconds. Null: the tenant's.")
+    language = serializers.ChoiceField(
+        source="user.language", choices=languages.NAMES, read_only=True, allow_null=True, help_text=_LANGUAGE
+    )
     keep_time = Seconds(
         read_only=True,
         allow_null=True,
@@ -62,7 +68,7 @@ class MailboxShown(serializers.ModelSerializer[Mailbox]):
         fields: ClassVar = [
             "id", "address", "tenant", "domain", "name", "external_id", "state", "state_reason", "legal_hold",
             "quota_octets", "used_octets", "message_count", "pop3_enabled", "allowed_networks", "retention",
-            "keep_time", "last_login_at", "last_login_address", "closed_at", "created_at",
+            "keep_time", "language", "last_login_at", "last_login_address", "closed_at", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -86,6 +92,7 @@ class MailboxValues(Strict):
         child=Network(), required=False, max_length=100, help_text="Such as 192.0.2.0/24. Empty: anywhere."
     )
     retention = Seconds(required=False, allow_null=True, help_text="Seconds. Null: the tenant's.")
+    language = serializers.ChoiceField(choices=languages.NAMES, required=False, allow_null=True, help_text=_LANGUAGE)
     keep_time = Days(
         required=False,
         allow_null=True,
@@ -203,7 +210,7 @@ class Mailboxes(Named, Spreadsheets):
     """Mailboxes. A name stands for the open one; without any, for the one that was closed last."""
 
     resource = "mailboxes"
-    queryset = Mailbox.objects.select_related("tenant", "domain")
+    queryset = Mailbox.objects.select_related("tenant", "domain").prefetch_related("user")
     serializer_class = MailboxShown
     wanted = MailboxWanted
     added = MailboxAdded
@@ -340,8 +347,8 @@ class Mailboxes(Named, Spreadsheets):
         """Add the mailboxes of a CSV file, all or none: 422 `bad-rows` says which lines cannot be, and why.
 
         Columns: address, password, password_hash, quota, name, external_id, state, state_reason, pop3,
-        allowed_networks, retention, keep_time; without a line that names them, address, password, quota. Those that
-        exist stay as they are, unless they are to be updated.
+        allowed_networks, retention, keep_time, language; without a line that names them, address, password, quota.
+        Those that exist stay as they are, unless they are to be updated.
         """
         return self.imported(
             mailboxes,

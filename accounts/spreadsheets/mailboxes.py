@@ -24,7 +24,7 @@ from mailhost import environment
 
 COLUMNS: Final = (
     "address", "password", "password_hash", "quota", "name", "external_id", "state", "state_reason", "pop3",
-    "allowed_networks", "retention", "keep_time",
+    "allowed_networks", "retention", "keep_time", "language",
 )  # fmt: skip
 _USUAL: Final = ("address", "password", "quota")
 _SECRET: Final = ("password", "password_hash")
@@ -76,9 +76,9 @@ def write(mailboxes: QuerySet[Mailbox], *, with_hashes: bool = False) -> Iterato
     Reads by a cursor of the database, in the transaction around if there is one: it takes little memory for many.
     """
     columns = [name for name in COLUMNS if name not in _SECRET or (with_hashes and name == "password_hash")]
-    rows = mailboxes.filter(closed_at=None).order_by("address")
-    if with_hashes:
-        rows = rows.select_related("user")
+    rows = mailboxes.filter(closed_at=None).order_by("address").select_related("user")
+    if not with_hashes:
+        rows = rows.defer("user__password")
     cells = (_cells(mailbox, with_hashes) for mailbox in rows.iterator(chunk_size=_BATCH))
     return tables.write(columns, ([row[name] for name in columns] for row in cells))
 
@@ -95,6 +95,7 @@ def _cells(mailbox: Mailbox, with_hashes: bool) -> dict[str, str]:
         "allowed_networks": " ".join(mailbox.allowed_networks),
         "retention": _shown(mailbox.retention),
         "keep_time": _shown(mailbox.keep_time),
+        "language": mailbox.user.language or "",
         "password_hash": mailbox.user.password if with_hashes and mailbox.user.has_usable_password() else "",
     }
 
@@ -210,6 +211,7 @@ _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "allowed_networks": ("allowed_networks", str.split),
     "retention": ("retention", _time),
     "keep_time": ("keep_time", _time),
+    "language": ("language", str.lower),
 }
 """By column, the field of the mailbox, and how its value is read."""
 

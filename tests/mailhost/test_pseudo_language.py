@@ -34,7 +34,7 @@ VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "sour
 NAMES = re.compile(
     r"Mailhost|English|Tiếng Việt|POP3S?|IMAP|LMTP|SMTP|TLS|STARTTLS|SSL/TLS|API|CSV|DNS|TXT|UTC|UTF-8|URL|ID|SHA-256"
     r"|mbox|Maildir|Outlook|Thunderbird|Apple Mail|Gmail|fetchmail|getmail|mpop|POST|GET"
-    r"|esc|tls|pop3|_mailhost|acme|globex|example|seller|plan|created|Subject|Return-Path|phone|About|someone|here|sales|host|of|an|boss|operator|localhost"
+    r"|esc|Ctrl|purge|celery|tls|pop3|_mailhost|acme|globex|example|seller|plan|created|Subject|Return-Path|phone|About|someone|here|sales|host|of|an|boss|operator|localhost"
 )
 DATA = re.compile(
     r"https?://\S+|\S+@\S*|\b[\w-]+(?:\.[\w-]+)+\b|\b[a-z]+(?:[-_][a-z]+)*:[a-z]+\b|\b[0-9A-Fa-f:.]*\d[0-9A-Fa-f:./]*[BKMGT]?\b"
