@@ -110,7 +110,7 @@ def test_many_items_that_name_what_is_anothers_are_refused_each_as_unknown(
 
 def role_for(route: Route) -> str:
     """Who sees such a list, and not all of the host."""
-    return "reseller" if route.resource == "resellers" else "tenant-admin"
+    return "reseller" if route.resource in ("resellers", "plans") else "tenant-admin"
 
 
 def filters_of(route: Route) -> dict[str, Any]:

@@ -165,11 +165,17 @@ def test_domains_and_mailbox_of_a_token_are_its_tenants(acme: Customer, globex: 
 
 
 def test_the_more_a_role_may_the_stronger_it_is() -> None:
-    """Else a token could make one that may what itself may not."""
+    """Else a token could make one that may what itself may not.
+
+    But for a promise to a tenant, that its own admins alone say who reads its mail: whoever makes such an admin breaks
+    it before everybody's eyes, in the audit.
+    """
     for maker, roles in permissions.MAKES.items():
         for role in roles:
             for resource, verbs in permissions.TABLE.items():
                 for verb, may in verbs.items():
+                    if verb == "content-roles":
+                        continue
                     assert role not in may or maker in may, (maker, role, resource, verb)
 
 
