@@ -138,11 +138,25 @@ class StatisticsAdmin(_OfDomains):
         return "–" if row.stored_octets is None else quotas.rounded(row.stored_octets)
 
 
+class DayFilter(admin.SimpleListFilter):
+    title = _("day (UTC)")
+    parameter_name = "day"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return _days_ahead()
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        try:
+            return queryset.filter(day=date.fromisoformat(self.value() or ""))
+        except ValueError:
+            return queryset
+
+
 class PurgeForecastAdmin(_OfDomains):
     """What goes for good in the next days, as it was seen at the last full hour."""
 
     list_display = ("day", "whose", "tenant", "shown_messages", "size", "mailboxes")
-    list_filter = (WholeFilter, TenantFilter)
+    list_filter = (DayFilter, WholeFilter, TenantFilter)
     ordering = ("day", "domain")
     fields = ("day", "whose", "shown_messages", "size", "mailboxes")
     readonly_fields = ("whose", "shown_messages", "size")
@@ -167,9 +181,7 @@ class GoesFilter(admin.SimpleListFilter):
     parameter_name = "goes"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        today = _today()
-        days = (today + timedelta(days=number) for number in range(DAYS_AHEAD))
-        return [(day.isoformat(), _("today") if day == today else formats.date_format(day, "D j M")) for day in days]
+        return _days_ahead()
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         try:
@@ -201,6 +213,12 @@ class BackgroundRunAdmin(ReadOnly):
     @admin.display(description=_("took"))
     def took(self, run: BackgroundRun) -> str:
         return "–" if run.seconds is None else gettext("%(seconds).1f s") % {"seconds": run.seconds}
+
+
+def _days_ahead() -> list[tuple[str, Any]]:
+    today = _today()
+    days = (today + timedelta(days=number) for number in range(DAYS_AHEAD))
+    return [(day.isoformat(), _("today") if day == today else formats.date_format(day, "D j M")) for day in days]
 
 
 def _today() -> date:

@@ -328,8 +328,14 @@ class _Page:
                 octets=quotas.rounded(octets),
                 mailboxes=mailboxes,
                 percent=messages * 100 // most if most else 0,
-                link=_list("mailstore_message", goes=day.isoformat()),
+                link=self._going(day),
             )
+
+    def _going(self, day: date) -> str:
+        """The messages that go on a day; of many tenants, where they are many, first the domains that have some."""
+        if self._principal.tenant_id is not None:
+            return _list("mailstore_message", goes=day.isoformat())
+        return _list("mailstore_purgeforecast", of="domains", day=day.isoformat())
 
     def processes(self, rollup: Rollup | None) -> list[Process]:
         """What runs here, for those who run it."""

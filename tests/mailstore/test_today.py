@@ -172,11 +172,17 @@ def test_what_goes_on_a_day_is_listed(acme: Customer, globex: Customer, boss: Cl
 
     assert listed(boss, days[0].link) == ["late", "today"]
     assert listed(boss, days[3].link) == ["in three days"]
-    assert listed(operator, days[3].link) == ["in three days", "of others"]
+    assert listed(operator, f"/admin/mailstore/message/?goes={days[3].day}") == ["in three days", "of others"]
+    by_domain = operator.get(context_of(operator)["forecast"][3].link)
+    assert [row.domain for row in by_domain.context["cl"].queryset] == [acme.domain]
+    of_domain = f"/admin/mailstore/message/?goes={days[3].day}&mailbox__domain__id__exact={acme.domain.pk}"
+    assert of_domain.replace("&", "&amp;") in by_domain.content.decode()
+    assert listed(operator, of_domain) == ["in three days"]
     page = boss.get("/admin/mailstore/purgeforecast/").content.decode()
     assert f"mailbox__domain__id__exact={acme.domain.pk}" in page
     for nonsense in ("x", "2026-13-40", "9999-12-31", "0001-01-01"):
         assert boss.get("/admin/mailstore/message/", {"goes": nonsense}).status_code == 200
+        assert boss.get("/admin/mailstore/purgeforecast/", {"day": nonsense}).status_code == 200
 
 
 def test_statistics_of_others_do_not_exist(two: tuple[Customer, Customer], boss: Client, operator: Client) -> None:
