@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from accounts import app_passwords, provisioning
 from accounts.models import AppPassword, AuditEvent, Mailbox
-from mailstore import drift, life, purging, retention
+from mailstore import drift, life, purging, retention, search
 from mailstore.life import Kind
 from mailstore.maildrop import InUse, LockLost, Maildrop, Maildrops, Suspended, WrongPassword
 from mailstore.models import MaildropSession, Message, OwnCopy
@@ -335,6 +335,16 @@ async def test_the_life_of_a_message_tells_of_each_device(
         (Kind.PUT_AWAY, "Outlook office"),
         (Kind.REMOVED, "Phone"),
     ]
+
+
+async def test_messages_are_found_by_the_session_that_took_them(
+    maildrops: Maildrops, acme: Customer, office: Device, phone: Device, three: list[Message]
+) -> None:
+    await phone.session(maildrops, fetch=[2])
+    ended = await office.session(maildrops, fetch=[2], remove=[1])
+    found = await MaildropSession.objects.aget(pk=ended)
+    wanted = search.Wanted(session=found)
+    assert await orm(lambda: list(search.find(acme.mailbox, wanted))) == [three[1], three[0]]
 
 
 async def test_what_would_come_back_is_forecast(

@@ -131,7 +131,8 @@ class World:
         ended = self.process.run(
             session(self.process.maildrops, password, name=str(self.mailbox), fetch=fetch, remove=remove)
         )
-        self.sessions.append(ended)
+        if remove:
+            self.sessions.append(ended)
         for mail in [view[number - 1] for number in remove]:
             if device and device.own:
                 device.told.add(self._unique_id(mail, device))
@@ -145,9 +146,7 @@ class World:
         if not self.sessions:
             return
         key = self.sessions[which % len(self.sessions)]
-        found = MaildropSession.objects.filter(pk=key).first()
-        if found is None:  # it did nothing
-            return
+        found = MaildropSession.objects.get(pk=key)
         retention.restore(retention.removed_in(found), by=None, undoing=found)
         usable = [device for device in self.devices if device.own and not device.revoked]
         for mail in sorted(self.mails, key=lambda mail: mail.uid):
@@ -258,6 +257,8 @@ _who = st.integers(0, 11)
 STEPS = st.one_of(
     st.tuples(st.just("fetch"), _who, _bits, _bits),
     st.tuples(st.just("fetch"), _who, _bits, _bits),
+    st.tuples(st.just("fetch"), _who, _bits, _bits),
+    st.tuples(st.just("undo"), _who),
     st.tuples(st.just("undo"), _who),
     st.tuples(st.just("deliver")),
     st.tuples(st.just("restore"), _bits),
@@ -270,11 +271,11 @@ STEPS = st.one_of(
 
 
 @settings(
-    max_examples=20,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(steps=st.lists(STEPS, min_size=3, max_size=14))
+@given(steps=st.lists(STEPS, min_size=8, max_size=16))
 def test_each_view_is_what_the_model_says(process: Process, steps: list[tuple[Any, ...]]) -> None:
     world = World(process)
     for step, *arguments in steps:
