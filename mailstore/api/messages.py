@@ -23,7 +23,7 @@ from accounts.api.problems import FieldError, Problem
 from accounts.api.serializers import Moment, Strict
 from accounts.api.views import needs
 from accounts.models import User
-from mailstore import exporting, retention
+from mailstore import exporting, life, retention
 from mailstore.api.within import ADDRESS, ID, MOST, OfMailbox, OfWhom, Searched, Whole
 from mailstore.models import MaildropSession, Message, OwnCopy
 from mailstore.quota import QuotaExceeded
@@ -101,6 +101,25 @@ class MessageShown(serializers.ModelSerializer[Message]):
 
     def get_purge_due_at(self, message: Message) -> datetime | None:
         return retention.due_at(message, kept=settings.MAILHOST_RETENTION)
+
+
+class LifeEventShown(serializers.Serializer[life.Event]):
+    """Something that happened to a message, or will."""
+
+    kind = serializers.ChoiceField(
+        choices=[kind.value for kind in life.Kind],
+        help_text="`due` and `held` are to come: it goes for good then, or would go and must be kept.",
+    )
+    at = serializers.DateTimeField(allow_null=True, help_text="Null: `held`.")
+    session = serializers.UUIDField(source="seen.session_id", default=None, allow_null=True, help_text="In which.")
+    device = serializers.CharField(source="seen.device", default="", help_text="The app password's name.")
+    client_address = serializers.IPAddressField(source="seen.address", default="", help_text="The client's.")
+    from_host = serializers.CharField(
+        source="hop.host", default="", help_text="Of a delivery, the host that the MTA took it from, as that said."
+    )
+    from_address = serializers.IPAddressField(source="hop.address", default="", help_text="And its address.")
+    queue_id = serializers.CharField(source="hop.queue_id", default="", help_text="The MTA's.")
+    by = serializers.CharField(help_text="Who, if not in a session; empty: a program or a command.")
 
 
 class MovedShown(serializers.Serializer[Moved]):
@@ -251,6 +270,11 @@ class _Messages(Searched):
         self.would("expunge", _sentence("removes", moved, "from"), **moved._asdict())
         return Response(MovedShown(moved).data)
 
+    def _life(self) -> HttpResponseBase:
+        message = self.find()
+        events: Any = life.of([message], kept=settings.MAILHOST_RETENTION)[message.pk]
+        return Response(LifeEventShown(events, many=True).data)
+
     def _restore(self, chosen: QuerySet[Message], undoing: MaildropSession | None = None) -> HttpResponseBase:
         try:
             moved = retention.restore(chosen, by=self._by(), undoing=undoing)
@@ -277,6 +301,13 @@ class Messages(_Messages):
     filterset_class = AllMessageFilters
     orderings = ("-id",)
 
+    @extend_schema(responses={200: LifeEventShown(many=True)}, filters=False)
+    @needs("read")
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def life(self, request: Request, id: str) -> HttpResponseBase:
+        """What happened to a message, oldest first, and what will: delivered, fetched, removed, restored, by whom."""
+        return self._life()
+
     @extend_schema(request=Ids, responses={200: MovedShown}, filters=False, examples=[_MOVED])
     @needs("expunge")
     @action(detail=False, methods=["post"], pagination_class=None)
@@ -300,6 +331,7 @@ class Messages(_Messages):
 @extend_schema_view(
     list=extend_schema(parameters=[ADDRESS]),
     retrieve=extend_schema(parameters=[ADDRESS, ID]),
+    life=extend_schema(parameters=[ADDRESS, ID]),
     content=extend_schema(parameters=[ADDRESS, ID]),
     expunge=extend_schema(parameters=[ADDRESS]),
     restore=extend_schema(parameters=[ADDRESS]),
@@ -309,6 +341,13 @@ class MailboxMessages(OfMailbox, _Messages):
 
     filterset_class = MessageFilters
     orderings = ("-uid", "octets", "delivered_at", "expunged_at")
+
+    @extend_schema(responses={200: LifeEventShown(many=True)}, filters=False)
+    @needs("read")
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def life(self, request: Request, address: str, id: str) -> HttpResponseBase:
+        """What happened to a message, oldest first, and what will: delivered, fetched, removed, restored, by whom."""
+        return self._life()
 
     @extend_schema(request=RestoredHere, responses={200: MovedShown}, filters=False, examples=[_MOVED])
     @needs("restore")

@@ -55,6 +55,28 @@ def test_a_message_is_shown_with_its_life(acme: Customer, admin: Program) -> Non
     assert admin.read(f"/messages/{message.pk}/") == shown
 
 
+def test_what_happened_to_a_message_is_told_in_order(acme: Customer, globex: Customer, admin: Program) -> None:
+    device, _ = app_passwords.create(acme.mailbox, name="Outlook office")
+    session = add_session(acme.mailbox, add_listener("pop3"), client_address="192.0.2.7", app_password_id=device.pk)
+    message = add_message(acme.mailbox, first_fetched_in=session, expunged_in=session)
+    Message.objects.filter(pk=message.pk).update(
+        trace=b"Return-Path: <>\r\nReceived: from mx.example ([192.0.2.9])\r\n\tby here with LMTP id 77aa;\r\n"
+    )
+    events = admin.read(f"{LIST}{message.pk}/life/")
+    assert [event["kind"] for event in events] == ["delivered", "fetched", "removed", "due"]
+    delivered, fetched, _removed, due = events
+    assert (delivered["from_host"], delivered["from_address"], delivered["queue_id"], delivered["session"]) == (
+        "mx.example", "192.0.2.9", "77aa", None,
+    )  # fmt: skip
+    assert (fetched["device"], fetched["client_address"]) == ("Outlook office", "192.0.2.7")
+    assert fetched["session"] == str(session.pk)
+    assert due["at"] > fetched["at"]
+    assert admin.read(f"/messages/{message.pk}/life/") == events
+    theirs = add_message(globex.mailbox)
+    for path in (f"/messages/{theirs.pk}/life/", f"{FOREIGN}{theirs.pk}/life/", f"{LIST}{theirs.pk}/life/"):
+        assert refusal(admin.send("GET", path), 404)
+
+
 def test_what_must_be_kept_is_not_due(acme: Customer, admin: Program) -> None:
     message = add_message(acme.mailbox, expunged_at=timezone.now())
     provisioning.set_legal_hold(acme.mailbox, True)
