@@ -259,10 +259,10 @@ def _written(hostname: str, *, to: str, subject: str, paragraphs: Iterable[str])
     message["Subject"] = subject
     message["Date"] = timezone.localtime()
     message["Message-ID"] = make_msgid("notice", hostname)
-    message["Content-Language"] = get_language()
     message["Auto-Submitted"] = "auto-generated"
     unread = _("This message was written by the mail service, which reads no answers.")
     message.set_content("\n\n".join((*paragraphs, unread)) + "\n")
+    message["Content-Language"] = get_language()
     return message
 
 

@@ -119,6 +119,48 @@ def test_an_owner_gets_back_what_a_device_took(acme: Customer, live_server: Any,
     assert Message.objects.in_maildrop(mailbox).count() == 4
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_an_owner_reads_vietnamese(acme: Customer, live_server: Any, width: int, height: int) -> None:
+    mailbox = acme.mailbox
+    Mailbox.objects.filter(pk=mailbox.pk).update(name="Nguyễn Văn An", quota_octets=20_000)
+    began = timezone.now() - timedelta(hours=3)
+    session = add_session(
+        mailbox, add_listener("pop3"), client_address="192.0.2.7", started_at=began,
+        ended_at=began + timedelta(seconds=9), end="quit", fetched=3, expunged=2,
+    )  # fmt: skip
+    for subject in ("Họp nhóm chiều thứ Năm", "Báo giá tháng 12"):
+        add_message(mailbox, subject=subject, sender="Bình <binh@example.com>", expunged_in=session)
+
+    with browser(width, height) as page:
+        look = _look(page, width)
+        page.goto(f"{live_server.url}/")
+        page.get_by_role("button", name="Tiếng Việt").click()
+        page.get_by_role("heading", name="Đăng nhập hộp thư của bạn", level=1).wait_for()
+        look("vi-sign-in")
+        page.get_by_label("Địa chỉ").fill("an@acme.test")
+        page.get_by_label("Mật khẩu").fill(PASSWORD)
+        page.get_by_role("button", name="Đăng nhập").click()
+        page.get_by_role("heading", name="Xin chào, Nguyễn Văn An", level=1).wait_for()
+        assert page.locator("html").get_attribute("lang") == "vi"
+        look("vi-overview")
+        page.get_by_role("link", name="Ngôn ngữ và thời gian").click()
+        page.get_by_label("Múi giờ").select_option("Asia/Ho_Chi_Minh")
+        page.get_by_label("Ngôn ngữ").select_option("vi")
+        page.get_by_role("button", name="Lưu").click()
+        assert "Asia/Ho_Chi_Minh" in page.locator("footer").inner_text()
+        look("vi-language")
+        page.get_by_role("link", name="Ai đã tải thư của tôi").click()
+        look("vi-sessions")
+        page.locator("main a").first.click()
+        look("vi-session")
+        page.get_by_role("button", name="Lấy lại cả 2 thư").click()
+        assert "Đã lấy lại 2 thư" in page.get_by_role("status").inner_text()
+        for name in ("Thư đã xóa", "Thiết bị", "Cài đặt chương trình", "Mật khẩu", "Tải xuống"):
+            page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
+            look(f"vi-{name.replace(' ', '-')}")
+
+
 def _look(page: Any, width: int) -> Callable[[str], None]:
     pictures = os.environ.get("SCREENSHOTS")
 

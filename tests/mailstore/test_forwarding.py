@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from email import message_from_bytes
+from email.policy import default
 from itertools import count
 from typing import Any
 
@@ -12,7 +13,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope
 from django.utils import timezone
 
-from accounts import limits
+from accounts import limits, provisioning
 from accounts.database_roles import LISTENER
 from accounts.models import Alias, AliasTarget, AuditEvent, Mailbox
 from mailstore import drift, forwarding, srs
@@ -241,6 +242,36 @@ def test_its_sender_is_told_what_nobody_takes_and_not_where_it_went(acme: Custom
     assert AuditEvent.objects.filter(action="alias.forward_failed", target_id=made.pk).exists()
     assert not Forward.objects.exists()
     assert not Content.objects.exists()
+
+
+def test_a_report_is_in_its_reader_s_language_and_for_programs_in_english(
+    acme: Customer, globex: Customer, mta: Mta
+) -> None:
+    provisioning.set_language(globex.mailbox.user, language="vi", time_zone=None)
+    alias(acme, "sales", ABROAD)
+    deliver(post.text(), "sales@acme.test", reverse_path="an@globex.test")
+    mta.answers[ABROAD] = "550 5.1.1 nobody"
+    assert send(mta) == Done(sent=1, given_up=1)
+    [report] = mta.envelopes
+    assert report.original_content is not None
+    parsed = message_from_bytes(report.original_content, policy=default)
+    assert parsed["Subject"] == "Thư của bạn không chuyển tiếp được"
+    text, status = list(parsed.walk())[1:3]
+    assert text.get_content().startswith("Thư bạn gửi đến sales@acme.test được chuyển tiếp")
+    assert "Your message" not in text.get_content()
+    assert "Action: failed" in status.as_string()
+
+
+def test_a_stranger_s_report_is_in_the_host_s_language_and_in_english(acme: Customer, mta: Mta, settings: Any) -> None:
+    settings.MAILHOST_LANGUAGE = "vi"
+    alias(acme, "sales", ABROAD)
+    deliver(post.text(), "sales@acme.test")
+    mta.answers[ABROAD] = "550 5.1.1 nobody"
+    assert send(mta) == Done(sent=1, given_up=1)
+    [report] = mta.envelopes
+    assert report.original_content is not None
+    text = list(message_from_bytes(report.original_content, policy=default).walk())[1].get_content()
+    assert text.index("Thư bạn gửi đến") < text.index("Your message to sales@acme.test")
 
 
 def test_a_report_that_nobody_takes_is_the_end_of_it(acme: Customer, mta: Mta) -> None:

@@ -52,6 +52,32 @@ def subjects(mailbox: Mailbox) -> list[str]:
     return [subject for subject in told if subject != "x"]
 
 
+# --- In whose language ---------------------------------------------------------------------------------------------
+
+
+def test_each_is_told_in_his_language_and_his_time(acme: Customer, globex: Customer) -> None:
+    provisioning.set_language(acme.mailbox.user, language="vi", time_zone="Asia/Ho_Chi_Minh")
+    for mailbox in (acme.mailbox, globex.mailbox):
+        Mailbox.objects.filter(pk=mailbox.pk).update(quota_octets=QUOTA)
+        use(mailbox, QUOTA * 9 // 10)
+    assert tell() == 2
+    told = notice(acme.mailbox)
+    assert told["Subject"] == "Hộp thư an@acme.test của bạn đã dùng 90 %"
+    assert (told["Content-Language"], str(told["From"])) == ("vi", "Dịch vụ thư <postmaster@mx.example.test>")
+    assert told["Date"].endswith("+0700")
+    assert "người gửi được báo lại" in told.get_content()
+    assert notice(globex.mailbox)["Subject"] == "Your mailbox an@globex.test is 90 % full"
+
+
+def test_who_has_chosen_none_is_told_in_the_host_s_language(acme: Customer, settings: Any) -> None:
+    settings.MAILHOST_LANGUAGE, settings.MAILHOST_TIME_ZONE = "vi", "Asia/Ho_Chi_Minh"
+    limits.set_limits(acme.domain, max_octets=QUOTA)
+    provisioning.change_tenant(acme.tenant, admin_mailbox=acme.mailbox)
+    use(acme.mailbox, QUOTA)
+    assert tell() == 1
+    assert notice(acme.mailbox)["Subject"] == "Chỗ chứa thư của tên miền acme.test đã đầy"
+
+
 # --- A mailbox's quota ---------------------------------------------------------------------------------------------
 
 
