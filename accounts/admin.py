@@ -1106,7 +1106,8 @@ class RoomFilter(admin.SimpleListFilter):
     parameter_name = "room"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("80", _("80 % or more")), ("90", _("90 % or more")), ("100", _("Full"))]
+        more = gettext("%(share)s or more")
+        return [("80", more % {"share": "80 %"}), ("90", more % {"share": "90 %"}), ("100", gettext("Full"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()

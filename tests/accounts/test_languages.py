@@ -88,7 +88,7 @@ def test_an_owner_chooses_language_and_zone(acme: Customer, globex: Customer) ->
     assert "1 Mar 2026 20:30" in page(client, "/me/")
     chosen = {"language": "vi", "time_zone": "Asia/Ho_Chi_Minh"}
     after = pages_of.text(client.post("/me/language/", chosen, follow=True))
-    assert "Từ nay sẽ như vậy." in after
+    assert "Đã lưu. Từ nay sẽ như vậy." in after
     shown = page(client, "/me/", headers={"accept-language": "en"})
     assert '<html lang="vi">' in shown
     assert "03:30 02/03/2026" in shown
