@@ -1,5 +1,6 @@
 """An operator finds out where a mailbox's mail went, and brings it back, in a real browser."""
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_an_operator_undoes_what_a_device_did(acme: Customer, live_server: Any, 
         assert page.get_by_text(_XSS).is_visible()
 
         page.get_by_label("Subject, sender or Message-ID").fill("invoice")
-        page.get_by_role("button", name="Search").click()
+        page.get_by_role("button", name="Search", exact=True).click()
         page.wait_for_url("**words=invoice**")
         assert page.locator(".messages > li").count() == 1
         look("mailbox-found")
@@ -107,7 +108,13 @@ def test_an_operator_undoes_what_a_device_did(acme: Customer, live_server: Any, 
         page.locator(".lines a").nth(2).click()
         page.get_by_text("Messages that it fetched or removed").wait_for()
         look("session")
-        page.goto(f"{live_server.url}/admin/mailstore/message/")
+        for model in ("maildropsession", "message"):
+            page.goto(f"{live_server.url}/admin/mailstore/{model}/")
+            page.wait_for_load_state()
+            table = page.locator("#result_list")
+            assert table.evaluate("table => table.getBoundingClientRect().right") <= width, model
+            if pictures := os.environ.get("SCREENSHOTS"):
+                page.screenshot(path=f"{pictures}/list-{model}-{width}.png", full_page=True)
         page.get_by_role("link", name="Lunch on Thursday?").first.click()
         page.locator(".life").wait_for()
         look("message")
