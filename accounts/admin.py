@@ -21,7 +21,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget
 
 from accounts import (
     addresses,
@@ -974,6 +974,7 @@ def _language_field() -> forms.ChoiceField:
     return forms.ChoiceField(
         label=_("Language"),
         required=False,
+        widget=UnfoldAdminSelectWidget,
         choices=[("", _("As the browser asks")), *languages.NAMES],
         help_text=_("In which its owner reads pages and what is written to him; he can choose another one."),
     )

@@ -218,7 +218,11 @@ class BackgroundRunAdmin(ReadOnly):
 def _days_ahead() -> list[tuple[str, Any]]:
     today = _today()
     days = (today + timedelta(days=number) for number in range(DAYS_AHEAD))
-    return [(day.isoformat(), _("today") if day == today else formats.date_format(day, "D j M")) for day in days]
+
+    def named(day: date) -> str:
+        return f"{formats.date_format(day, 'D')} {formats.date_format(day, 'MONTH_DAY_FORMAT')}"
+
+    return [(day.isoformat(), _("today") if day == today else named(day)) for day in days]
 
 
 def _today() -> date:
