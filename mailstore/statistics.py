@@ -53,10 +53,7 @@ def roll_up(*, retention: timedelta, batch: int = BATCH, budget: timedelta | Non
     transaction.
     """
     deadline = time.monotonic() + budget.total_seconds() if budget is not None else None
-    with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO mailstore_rollup (id) VALUES (1) ON CONFLICT DO NOTHING")
-        cursor.execute(_LOOK)
-        look = _Look(*cursor.fetchone())
+    look = _look()
     while True:
         match _count_some(look, batch):
             case "nothing":
@@ -222,13 +219,22 @@ FROM held JOIN found ON domain_id = id GROUP BY GROUPING SETS ((tenant_id, domai
 """
 
 
+def _look() -> _Look:
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO mailstore_rollup (id) VALUES (1) ON CONFLICT DO NOTHING")
+        cursor.execute(_LOOK)
+        return _Look(*cursor.fetchone())
+
+
 def _count_some(look: _Look, batch: int) -> Literal["nothing", "more", "done"]:
     """Count a batch: whether there is more, all is done, or somebody else counts or has not ended."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         mark = _held()
         if mark is None:
             return "nothing"
-        if mark.sampled_xid is None:
+        # Whose transactions have smaller numbers later is another cluster: a dump was restored there.
+        elsewhere = mark.sampled_xid is not None and look.next < mark.sampled_xid and look.at > mark.sampled_at
+        if mark.sampled_xid is None or elsewhere:
             _sample(mark, look)
             return "nothing"
         if look.oldest < mark.sampled_xid:

@@ -143,6 +143,29 @@ def test_a_session_that_has_just_ended_is_left_for_later(acme: Customer) -> None
     assert totals()[2:4] == (1, 1)
 
 
+def test_in_another_cluster_whose_transactions_are_numbered_anew_it_goes_on(acme: Customer) -> None:
+    """After a restore of a dump: what is noted of transactions is of the cluster before."""
+    deliver(acme.mailbox)
+    count()
+    Rollup.objects.update(sampled_xid=2**40)
+    deliver(acme.mailbox)
+    count()
+    assert totals()[0] == 2
+
+
+def test_a_look_that_came_late_takes_nothing_back(acme: Customer) -> None:
+    """Of two that looked, who looked first comes second: what the other noted stays."""
+    count()
+    late = statistics._look()
+    with transaction.atomic():
+        Mailbox.objects.filter(pk=acme.mailbox.pk).update(name="x")  # a further transaction
+    deliver(acme.mailbox)
+    count()
+    noted = Rollup.objects.get()
+    assert statistics._count_some(late, statistics.BATCH) == "nothing"
+    assert Rollup.objects.get().sampled_at == noted.sampled_at
+
+
 def test_it_catches_up_in_small_transactions(acme: Customer) -> None:
     for _ in range(7):
         deliver(acme.mailbox)
