@@ -381,9 +381,9 @@ FROM held
 WHERE session.id = held.id
 RETURNING (SELECT verified FROM gate), set_config('synchronous_commit', %(commit)s, true)
 """
-# Only in the transaction that has just ended the session: then it holds the mailbox.
+# Only in the transaction that has just ended the session, and if that removed something: then it holds the mailbox.
 _EXPUNGE_OWN = own_copies.expunging("""message.uid = ANY (%(expunge)s) AND EXISTS (
-    SELECT FROM mailstore_maildropsession WHERE id = %(session)s AND ended_at = now()
+    SELECT FROM mailstore_maildropsession WHERE id = %(session)s AND ended_at = now() AND expunged > 0
 )""")
 
 _ENDED_HERE = """SELECT expunged FROM mailstore_maildropsession WHERE id = %(session)s AND "end" = 'quit'"""

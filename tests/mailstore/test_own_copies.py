@@ -245,6 +245,17 @@ async def test_a_switch_that_no_notice_told_of_is_seen_at_quit(
     assert (await OwnCopy.objects.aget()).removed_at is None
 
 
+async def test_a_session_that_may_remove_nothing_lets_nothing_go(
+    maildrops: Maildrops, acme: Customer, office: Device, phone: Device
+) -> None:
+    await office.session(maildrops, remove=[1])
+    maildrop = await open_(maildrops, "an", phone.password)
+    await AppPassword.objects.filter(pk=phone.row.pk).aupdate(expires_at=timezone.now() - timedelta(minutes=1))
+    with pytest.raises(Suspended):
+        await finish(maildrop, remove=[1, 2])
+    assert await present(acme.mailbox) == ["1", "2", "3"]
+
+
 async def test_revoking_the_last_that_kept_a_message_lets_it_go(
     maildrops: Maildrops, acme: Customer, office: Device, phone: Device, three: list[Message]
 ) -> None:
