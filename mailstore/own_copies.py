@@ -10,7 +10,7 @@ from django.db import connection
 
 from accounts import audit
 from accounts.models import AppPassword, Mailbox
-from mailstore.models import OwnCopy
+from mailstore.models import Message, OwnCopy
 
 IN_USE: Final = "(app.own_copy AND app.revoked_at IS NULL AND (app.expires_at IS NULL OR app.expires_at > now()))"
 """SQL: whether the app password `app` has an own copy, and its device is waited for."""
@@ -78,9 +78,13 @@ def expunge_removed_by_all(mailbox: Mailbox, *, most: int | None = None) -> int:
 
 
 def settle(sender: Any, *, app_password: AppPassword, **signal: Any) -> None:
-    """Follow `accounts.app_passwords.view_changed`: a view begins with all, and ends as if it had removed all."""
+    """Follow `accounts.app_passwords.view_changed`: a view begins with all, and ends as if it had removed all.
+
+    Of what has left the maildrop stays what became of it.
+    """
     if app_password.own_copy and app_password.revoked_at is None:
-        own = OwnCopy.objects.filter(app_password=app_password).exclude(removed_at=None)
-        own.update(removed_at=None, removed_in=None)
+        there = Message.objects.filter(mailbox=app_password.mailbox_id).in_maildrop()
+        own = OwnCopy.objects.filter(app_password=app_password, message__in=there.values("pk"))
+        own.exclude(removed_at=None).update(removed_at=None, removed_in=None)
     elif mailbox := Mailbox.objects.open().filter(pk=app_password.mailbox_id).first():
         expunge_removed_by_all(mailbox)

@@ -291,6 +291,19 @@ async def test_switched_on_again_a_device_begins_with_all(
     assert await office.sees(maildrops) == [message.unique_id for message in three]
 
 
+async def test_switched_on_again_what_has_left_the_maildrop_keeps_its_life(
+    maildrops: Maildrops, acme: Customer, office: Device, phone: Device, three: list[Message]
+) -> None:
+    removing = await office.session(maildrops, remove=[1])
+    await phone.session(maildrops, remove=[1])
+    await orm(lambda: app_passwords.change(office.row, own_copy=False))
+    await orm(lambda: app_passwords.change(office.row, own_copy=True))
+    [copy] = await orm(lambda: list(OwnCopy.objects.filter(app_password=office.row)))
+    assert (copy.message_id, copy.removed_in_id) == (three[0].pk, removing)
+    session = await MaildropSession.objects.aget(pk=removing)
+    assert await orm(lambda: list(retention.removed_in(session))) == [three[0]]
+
+
 async def test_a_device_that_expires_is_waited_for_no_more(
     maildrops: Maildrops, acme: Customer, globex: Customer, office: Device, phone: Device
 ) -> None:
