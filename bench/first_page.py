@@ -93,9 +93,6 @@ def measure() -> None:
         for statement in _FILL:
             cursor.execute(statement, {"tenants": TENANTS, "mailboxes": MAILBOXES, "messages": MESSAGES})
         cursor.execute("RESET session_replication_role")
-        cursor.execute(
-            "TRUNCATE mailstore_dailystatistics, mailstore_hourlystatistics"
-        ) if "--anew" in sys.argv else None
         cursor.execute("ANALYZE")
     retention = timedelta(days=14)
     statistics.roll_up(retention=retention)
