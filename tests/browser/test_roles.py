@@ -51,6 +51,7 @@ def come(page: Any, live_server: Any, user: User) -> None:
 
 def go(page: Any, name: str) -> None:
     """Choose something in the side bar."""
+    page.wait_for_load_state("networkidle")  # until the page is there, so is no side bar
     if not page.locator("#nav-sidebar").is_visible():
         page.get_by_role("button", name="Side bar").click()
     page.locator("#nav-sidebar").get_by_role("link", name=name, exact=True).click()
