@@ -232,9 +232,10 @@ def _count_some(look: _Look, batch: int) -> Literal["nothing", "more", "done"]:
         mark = _held()
         if mark is None:
             return "nothing"
-        # Whose transactions have smaller numbers later is another cluster: a dump was restored there.
-        elsewhere = mark.sampled_xid is not None and look.next < mark.sampled_xid and look.at > mark.sampled_at
-        if mark.sampled_xid is None or elsewhere:
+        if mark.sampled_xid is not None and look.at <= mark.sampled_at:
+            return "nothing"  # somebody who looked later was here before
+        # Where transactions have smaller numbers later, it is another cluster: a dump was restored there.
+        if mark.sampled_xid is None or look.next < mark.sampled_xid:
             _sample(mark, look)
             return "nothing"
         if look.oldest < mark.sampled_xid:
