@@ -298,7 +298,9 @@ class TenantFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
-        return queryset.filter(tenant=int(value)) if value and value.isdecimal() else queryset
+        if value and value.isdecimal() and len(value) < 19:
+            return queryset.filter(tenant=int(value))
+        return queryset
 
 
 class SinceFilter(admin.SimpleListFilter):

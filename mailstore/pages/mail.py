@@ -100,7 +100,8 @@ def removed(request: HttpRequest, owner: Owner) -> HttpResponseBase:
 @visits.for_owner()
 def restore(request: HttpRequest, owner: Owner) -> HttpResponseBase:
     """Bring the chosen messages back."""
-    chosen = [int(text) for text in request.POST.getlist("message") if text.isascii() and text.isdigit()]
+    given = request.POST.getlist("message")
+    chosen = [int(text) for text in given if text.isascii() and text.isdigit() and len(text) < 19]
     back = request.POST.get("back", "")
     undoing = _session(owner, UUID(back)) if _is_id(back) else None
     if not chosen:

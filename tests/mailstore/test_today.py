@@ -185,6 +185,14 @@ def test_what_goes_on_a_day_is_listed(acme: Customer, globex: Customer, boss: Cl
         assert boss.get("/admin/mailstore/purgeforecast/", {"day": nonsense}).status_code == 200
 
 
+@pytest.mark.parametrize("value", ["9" * 30, "9" * 5000, "٣", "2026-02-30"], ids=["large", "long", "Arabic", "no day"])
+def test_what_no_link_asks_for_is_no_fault(acme: Customer, operator: Client, value: str) -> None:
+    for name in ("refusal", "hourlystatistics", "purgeforecast", "backgroundrun", "message"):
+        for parameter in ("tenant__id__exact", "domain__id__exact", "mailbox__id__exact", "day", "goes", "since", "of"):
+            answer = operator.get(f"/admin/mailstore/{name}/", {parameter: value})
+            assert answer.status_code in (200, 302, 400), (name, parameter)
+
+
 def test_statistics_of_others_do_not_exist(two: tuple[Customer, Customer], boss: Client, operator: Client) -> None:
     acme, globex = two
     for name in ("hourlystatistics", "dailystatistics", "purgeforecast", "refusal"):

@@ -84,7 +84,7 @@ def test_chosen_messages_come_back(acme: Customer) -> None:
     one = Message.objects.filter(expunged_in=session.pk).first()
     assert one
     client = signed_in(acme.mailbox)
-    values = {"message": [one.pk, "x", "9" * 30], "back": str(session.pk)}
+    values = {"message": [one.pk, "x", "9" * 30, "9" * 5000], "back": str(session.pk)}
     page = text(client.post(reverse("owner-restore"), values, follow=True))
     assert "1 message is back" in page
     assert present(acme.mailbox) == 1
