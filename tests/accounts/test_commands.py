@@ -413,7 +413,7 @@ def test_setlimits_sets_and_shows(acme: Customer) -> None:
         "  octets: 0 of 5G",
     ]
     assert AuditEvent.objects.latest("pk").changes == {"max_mailboxes": [None, 1], "max_octets": [None, 5 * 2**30]}
-    assert "may have 1 mailboxes" in refusal("addmailbox", "binh@acme.test", "--generate")
+    assert "may have 1 mailbox, and has it" in refusal("addmailbox", "binh@acme.test", "--generate")
     run("setlimits", "domain", "acme.test", "--mailboxes", "none")
     assert "added" in run("addmailbox", "binh@acme.test", "--generate")
     with pytest.raises(CommandError, match="a whole number, or none"):
