@@ -30,7 +30,7 @@ SECONDS: Final = 10
 """That looking takes at most by the clock, and again one for each `_PER_SECOND` octets."""
 
 AT_ONCE: Final = 2
-"""Messages that this process has looked at at once; others wait as long as looking takes."""
+"""Messages that this process has looked at at once; as many others wait, for as long as looking takes."""
 
 _ANSWER: Final = 16 * 1024 * 1024  # octets of a page or a frame
 _NAMED: Final = 16 * 1024  # octets of a line with a name
@@ -39,6 +39,7 @@ _ROOT: Final = str(Path(__file__).resolve().parent.parent)
 _START: Final = f"import sys; sys.path.insert(0, {_ROOT!r}); from mailstore.mime.child import main; main()"
 
 _free = BoundedSemaphore(AT_ONCE)
+_seats = BoundedSemaphore(2 * AT_ONCE)  # who waits takes a thread, too: never every one
 
 
 class CannotBeShown(Exception):
@@ -141,13 +142,18 @@ def _run(source: IO[bytes], answer: IO[bytes], what: str, octets: int, most: int
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """One of those that look at once. Raises `CannotBeShown` if there is none for long."""
-    if not _free.acquire(timeout=SECONDS):
+    """One of those that look at once. Raises `CannotBeShown` if there is none for long, or too many wait already."""
+    if not _seats.acquire(blocking=False):
         raise CannotBeShown
     try:
-        yield
+        if not _free.acquire(timeout=SECONDS):
+            raise CannotBeShown
+        try:
+            yield
+        finally:
+            _free.release()
     finally:
-        _free.release()
+        _seats.release()
 
 
 def _page(said: Any) -> Page:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import BoundedSemaphore
 from typing import Any, Final, NamedTuple, TypeVar
 
 import dns.asyncresolver
@@ -22,6 +23,11 @@ Servers = Sequence[tuple[str, int]]
 LIFETIME: Final = 3.0
 """Seconds within which all questions are answered, or are not."""
 _TRY: Final = 1.0  # seconds after which a packet is taken for lost
+
+AT_ONCE: Final = 3
+"""Callers of one process that ask at once. Whoever's name servers are silent must not take every thread."""
+
+_seats = BoundedSemaphore(AT_ONCE)
 
 
 class Outcome(StrEnum):
@@ -82,8 +88,16 @@ def configured(resolver: R, servers: Servers) -> R:
 
 
 def ask(questions: Iterable[Question], servers: Servers, *, lifetime: float = LIFETIME) -> dict[Question, Answer]:
-    """Ask them all at once. Takes at most `lifetime` seconds, and never raises for what DNS says."""
-    return asyncio.run(_ask(set(questions), servers, lifetime))
+    """Ask them all at once. Takes at most `lifetime` seconds, and never raises for what DNS says.
+
+    While `AT_ONCE` others ask, nothing is asked, and nothing is answered.
+    """
+    if not _seats.acquire(blocking=False):
+        return dict.fromkeys(questions, SILENCE)
+    try:
+        return asyncio.run(_ask(set(questions), servers, lifetime))
+    finally:
+        _seats.release()
 
 
 async def _ask(questions: set[Question], servers: Servers, lifetime: float) -> dict[Question, Answer]:

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
@@ -165,3 +167,25 @@ def test_the_child_has_bounds_and_no_secrets(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_size == 1000, full.stderr
     raised = in_the_child("import resource; resource.setrlimit(resource.RLIMIT_CPU, (9, 9))", tmp_path)
     assert os.geteuid() == 0 or "ValueError" in raised.stderr
+
+
+def test_who_waits_to_read_does_not_take_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SECONDS", 1)
+
+    def wait() -> bool:
+        try:
+            with reading._turn():
+                return True
+        except reading.CannotBeShown:
+            return False
+
+    with ExitStack() as looking, ThreadPoolExecutor() as threads:
+        for _ in range(reading.AT_ONCE):
+            looking.enter_context(reading._turn())
+        waiting = [threads.submit(wait) for _ in range(reading.AT_ONCE)]
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert not wait()
+        assert time.monotonic() - began < 0.5
+        assert not any(one.result() for one in waiting)
+    assert wait()

@@ -1,6 +1,8 @@
 """What is wrong with a domain's DNS, told apart over real packets."""
 
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +54,20 @@ def test_a_host_that_sends_nothing_asks_for_nothing_that_is_about_sending(server
 def test_what_an_operator_has_vouched_for_needs_no_record() -> None:
     need = {record.purpose: record.need for record in records(replace(HOSTED, is_trusted=True), HOST)}
     assert need[Purpose.OWNERSHIP] is Need.OPTIONAL
+
+
+def test_silent_name_servers_do_not_take_every_thread(server: NameServer) -> None:
+    question = Question("acme.test", "MX")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, ThreadPoolExecutor() as threads:
+        silent.bind(("127.0.0.1", 0))
+        waiting = [threads.submit(asking.ask, [question], [silent.getsockname()]) for _ in range(asking.AT_ONCE)]
+        silent.recv(512)
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert asking.ask([question], [("127.0.0.1", server.port)]) == {question: asking.SILENCE}
+        assert time.monotonic() - began < 0.5
+        assert {one.result()[question].outcome for one in waiting} == {Outcome.SILENT}
+    assert asking.ask([question], [("127.0.0.1", server.port)])[question].outcome is Outcome.FOUND
 
 
 # --- How DNS may not tell ------------------------------------------------------------------------------------------
