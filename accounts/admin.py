@@ -1745,9 +1745,12 @@ class AuditEventAdmin(ReadOnly):
         return found
 
     def _find_pages(self, request: HttpRequest, shown: Iterable[Any]) -> None:
-        """Give each its `pages`: by model and key, where what it names is shown to whoever looks."""
+        """Give each its `pages`: by model and key, the page and the name of what exists for whoever looks.
+
+        The audit itself names people by ids.
+        """
         named: dict[str, set[int]] = defaultdict(set)
-        pages: dict[tuple[str, int], str] = {}
+        pages: dict[tuple[str, int], tuple[str, str]] = {}
         for event in shown:
             event.pages = pages
             for kind, key in (
@@ -1760,23 +1763,24 @@ class AuditEventAdmin(ReadOnly):
         for page in self.admin_site._registry.values():  # all of them are `Scoped`
             keys = named.get(page.opts.model_name or "")
             if keys and page.has_view_permission(request):
-                there = page.get_queryset(request).order_by().filter(pk__in=keys).values_list("pk", flat=True)
+                there = page.get_queryset(request).order_by().filter(pk__in=keys)
                 view = f"admin:{page.opts.app_label}_{page.opts.model_name}_change"
-                pages |= {(str(page.opts.model_name), key): reverse(view, args=[quote(key)]) for key in there}
+                kind = str(page.opts.model_name)
+                pages |= {(kind, row.pk): (reverse(view, args=[quote(row.pk)]), str(row)) for row in there}
 
     @admin.display(description=_("target"))
     def shown_target(self, event: Any) -> str:
-        text = f"{_kind(event.target_kind)} {event.target or event.target_id or ''}"
-        return _linked(text, event.pages.get((event.target_kind, event.target_id)))
+        page, name = event.pages.get((event.target_kind, event.target_id), ("", ""))
+        return _linked(f"{_kind(event.target_kind)} {name or event.target or event.target_id or ''}", page)
 
     @admin.display(description=_("who"))
     def actor(self, event: Any) -> str:
         if event.token_id:
-            return _linked(
-                gettext("token %(id)s") % {"id": event.token_id}, event.pages.get(("apitoken", event.token_id))
-            )
+            page, name = event.pages.get(("apitoken", event.token_id), ("", event.token_id))
+            return _linked(gettext("token %(id)s") % {"id": name}, page)
         if event.user_id:
-            return _linked(gettext("user %(id)s") % {"id": event.user_id}, event.pages.get(("user", event.user_id)))
+            page, name = event.pages.get(("user", event.user_id), ("", ""))
+            return _linked(name or gettext("user %(id)s") % {"id": event.user_id}, page)
         return str(event.get_through_display())
 
 
@@ -1786,7 +1790,7 @@ def _kind(name: str) -> str:
     return named.get(name, name)
 
 
-def _linked(text: str, page: str | None) -> str:
+def _linked(text: str, page: str) -> str:
     return format_html('<a href="{}">{}</a>', page, text) if page else text
 
 

@@ -61,6 +61,7 @@ class WithinScope:
             logout(request)
         elif way is Way.TO_ENROL and not request.path_info.startswith(_ENROLLING):
             return redirect(_ENROLLING[0])
+        request.only_enrols = way is Way.TO_ENROL  # type: ignore[attr-defined] # for the side bar
         # Django looks at no file's size; without a length it reads nothing.
         largest = settings.MAILHOST_MAX_UPLOAD if principal else 0
         if _length(request) > largest + settings.DATA_UPLOAD_MAX_MEMORY_SIZE:

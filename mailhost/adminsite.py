@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.two_factor.site import SecondStepSite
 
+_MY_OWN: Final = _("My own")
 NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
     ("", (("index", "space_dashboard"), ("why", "help"))),
     (
@@ -45,7 +46,7 @@ NAVIGATION: Final[tuple[tuple[Any, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
-        _("My own"),
+        _MY_OWN,
         (
             ("security", "passkey"),
             ("my-sessions", "computer"),
@@ -156,6 +157,8 @@ class Site(SecondStepSite):
         pages = {page.opts.label_lower: page for page in self._registry.values()}
         groups: list[dict[str, Any]] = []
         for title, entries in NAVIGATION:
+            if getattr(request, "only_enrols", False) and title != _MY_OWN:
+                continue  # nothing else can be reached yet
             items = []
             for name, icon in entries:
                 if name == "why" and not why_pages.may_look(request):

@@ -48,6 +48,7 @@ def looking() -> why.Config:
         default_domain=given["default_domain"],
         unverified=given["unverified"],
         forwards=given["forward_key"] is not None,
+        puts_off=Outcome.SUSPENDED in given["for_now"],
         redis_url=settings.REDIS_URL,
         listener_ttl=settings.MAILHOST_LISTENER_TTL,
     )

@@ -96,7 +96,7 @@ def _page(page: Scoped, request: HttpRequest, message: Message, *, as_html: bool
         if found is not None:
             _look(message, "html" if as_frame else "text")
             context["first"] = [(name, value) for name, value in _in_order(found.fields) if value]
-            context["attachments"] = [(one, quotas.rounded(one.octets)) for one in found.attachments]
+            context["attachments"] = found.attachments
             context["frame"] = _signed(request, message)
         response = TemplateResponse(request, "admin/mailstore/read.html", context)
         response["Cache-Control"] = "no-store"

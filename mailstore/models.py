@@ -229,6 +229,11 @@ class Message(TenantOwned):
         return _("message %(uid)s of mailbox %(mailbox)s") % {"uid": self.uid, "mailbox": self.mailbox_id}
 
     @property
+    def heading(self) -> str:
+        """What people call it; logs and the audit do not."""
+        return self.subject or str(self)
+
+    @property
     def unique_id(self) -> str:
         """What UIDL shows."""
         return self.kept_unique_id or unique_id(self.mailbox_id, self.epoch, self.uid)

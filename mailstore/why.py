@@ -88,6 +88,8 @@ class Config:
     unverified: Unverified
     forwards: bool
     """Whether mail goes on to addresses outside."""
+    puts_off: bool
+    """Whether mail for who is suspended is put off, and not refused."""
     redis_url: str
     listener_ttl: timedelta
 
@@ -530,11 +532,13 @@ class _Look:
     def _against_mail(self, mailbox: Mailbox) -> Iterator[Finding]:
         names = {"mailbox": mailbox.address}
         if mailbox.state in (Mailbox.State.SUSPENDED, Mailbox.State.NO_RECEIVE):
-            text = (
-                _("%(mailbox)s is suspended: its mail is refused.")
-                if mailbox.state == Mailbox.State.SUSPENDED
-                else _("%(mailbox)s takes no mail for now: senders are asked to come again.")
-            ) % names + self._reason(mailbox)
+            if mailbox.state != Mailbox.State.SUSPENDED:
+                text = _("%(mailbox)s takes no mail for now: senders are asked to come again.")
+            elif self._config.puts_off:
+                text = _("%(mailbox)s is suspended: its mail is put off, and senders come again.")
+            else:
+                text = _("%(mailbox)s is suspended: its mail is refused.")
+            text = text % names + self._reason(mailbox)
             facts = {"state": mailbox.state, "state_reason": mailbox.state_reason}
             resume = self._do("resume", mailbox.pk)
             yield self._say("mail-off", About.MAIL, Severity.WRONG, text, facts, resume)
@@ -600,7 +604,7 @@ class _Look:
                 )
                 if mailbox
                 else ngettext(
-                    "A message for addresses of %(mailbox)s was refused on %(last)s, from %(senders)s: %(reason)s.",
+                    "A message for some address of %(mailbox)s was refused on %(last)s, from %(senders)s: %(reason)s.",
                     "%(count)s messages for addresses of %(mailbox)s were refused, the last on %(last)s, from "
                     "%(senders)s: %(reason)s.",
                     row["total"],
@@ -610,7 +614,8 @@ class _Look:
             facts = {
                 "reason": row["reason"], "count": row["total"], "last_at": row["last"], "sender_domains": senders,
             }  # fmt: skip
-            yield self._say("refused", About.MAIL, severity, text % given, facts)
+            more = self._do("quota", mailbox.pk) if mailbox and row["reason"] == Outcome.OVER_QUOTA else None
+            yield self._say("refused", About.MAIL, severity, text % given, facts, more)
 
     # --- How it is said ---
 
@@ -643,7 +648,9 @@ class _Look:
         return _("an app password")
 
     def _reason(self, mailbox: Mailbox) -> str:
-        return f" {_('The reason given:')} {mailbox.state_reason}" if mailbox.state_reason else ""
+        if not mailbox.state_reason:
+            return ""
+        return " " + _("The reason given: %(reason)s") % {"reason": mailbox.state_reason}
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         """What sentences about failed logins name."""

@@ -92,7 +92,7 @@ def _parts(address: str, found: list[Finding]) -> Iterator[_Part]:
             Severity.GOOD: _("Works"),
         },
         About.MAIL: {
-            Severity.WRONG: _("Mail is refused"),
+            Severity.WRONG: _("Does not arrive"),
             Severity.WARNING: _("Something was refused"),
             Severity.GOOD: _("Arrives"),
         },

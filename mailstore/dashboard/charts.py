@@ -186,7 +186,7 @@ def of(request: HttpRequest, principal: Principal, span: Span, *, has_counted: b
             kind="line",
             labels=labels,
             series=(Series(label=_unit_name(suffix), colour="--chart-main", values=sums[_STORED]),),
-            empty=empty(_("No maildrop had any mail in this time.")),
+            empty=empty(_("No maildrop had any mail when that was last looked at, which is once an hour.")),
             link=link,
             unit=unit,
             is_size=True,

@@ -415,7 +415,7 @@ class _Page:
         since = words.long(found.now - found.worked_at)
         text = _("Celery has not run for %(time)s: nothing is purged, and no domain is verified.") % {"time": since}
         if not found.beat_is_late:
-            return f"{text} {_('Beat runs; workers do not.')}"
+            return text + " " + _("Beat runs; workers do not.")
         return text
 
     def _of_a_day(

@@ -66,7 +66,9 @@ def said(event: Event, before: Event | None = None) -> str:
         if before and before.seen and before.seen.session_id == event.seen.session_id:
             return _(_SAME[event.kind])
         text = _(_IN_SESSION[event.kind][_way(event.seen)]) % _names(event.seen)
-        return text if event.seen.secure or not event.seen.known else f"{text}, {_('not encrypted')}"
+        if event.seen.secure or not event.seen.known:
+            return text
+        return _("%(text)s, not encrypted") % {"text": text}
     match event.kind:
         case Kind.DELIVERED:
             return _delivered(event)
@@ -95,7 +97,10 @@ def _delivered(event: Event) -> str:
         if hop.address and hop.address != whence:
             whence = f"{whence} ({hop.address})"
         text = _("delivered from %(whence)s") % {"whence": whence}
-    return f"{text} ({_('queue id %(id)s') % {'id': hop.queue_id}})" if hop and hop.queue_id else text
+    if not hop or not hop.queue_id:
+        return text
+    queue_id = _("queue id %(id)s") % {"id": hop.queue_id}
+    return f"{text} ({queue_id})"
 
 
 def _way(seen: Seen) -> str:

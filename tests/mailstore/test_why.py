@@ -47,7 +47,7 @@ HOUR = timedelta(hours=1)
 
 def config(**values: Any) -> Config:
     given: dict[str, Any] = {
-        "subaddress": "+", "default_domain": "acme.test", "unverified": "receive", "forwards": False,
+        "subaddress": "+", "default_domain": "acme.test", "unverified": "receive", "forwards": False, "puts_off": False,
         "redis_url": configured.REDIS_URL, "listener_ttl": timedelta(seconds=90), **values,
     }  # fmt: skip
     return Config(**given)

@@ -44,3 +44,28 @@ window.addEventListener("load", () => {
     part.ariaLabel = [document.title.split("|")[0].trim(), at || ""].join(" ").trim();
   });
 });
+
+// Unfold's search takes Enter for a choice only once something is found: let it wait for that, and take the first.
+const searched = { term: null, open: false };
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.id === "search-input-command") searched.term = null;
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.target.id !== "command-results") return;
+  searched.term = document.getElementById("search-input-command").value;
+  if (searched.open) openFound();
+});
+function openFound() {
+  const list = document.getElementById("command-results-list");
+  const link = list?.querySelector(".active a") ?? list?.querySelector("a");
+  searched.open = false;
+  if (link) window.location = link.href;
+}
+document.addEventListener("keydown", (event) => {
+  const field = event.target;
+  if (field.id !== "search-input-command" || event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  searched.open = searched.term !== field.value;
+  if (!searched.open) openFound();
+}, true);
