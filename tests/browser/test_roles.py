@@ -153,7 +153,7 @@ def test_support_finds_a_mailbox_from_anywhere_and_restores(
         come(page, live_server, people[Role.SUPPORT])
         page.keyboard.press("Control+k")
         page.locator("#search-input-command").press_sequentially("an@acme", delay=20)
-        page.locator("#command-results-list").get_by_role("link", name="an@acme.test").click()
+        page.keyboard.press("Enter")  # before anything is found
         page.get_by_text("Offer 7").wait_for()
         assert page.get_by_role("button", name="Remove chosen").count() == 0
         page.locator("input[type=checkbox]:visible").first.check()
