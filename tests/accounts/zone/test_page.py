@@ -1,5 +1,6 @@
 """The admin's page about a domain's DNS, and the check of whose it is: neither holds a transaction meanwhile."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,11 @@ def page(client: Client, path: str) -> str:
     response = client.get(path)
     assert response.status_code == 200
     return response.content.decode()
+
+
+def without_token(response: Any) -> bytes:
+    """A page without what is another in each."""
+    return re.sub(rb'(csrfmiddlewaretoken" value=)"\w+"', rb"\1", response.content)
 
 
 def test_the_values_are_shown_before_dns_is_asked(boss: Client, acme: Customer, published: NameServer) -> None:
@@ -107,7 +113,7 @@ def test_who_reads_a_domain_reads_its_dns_and_of_others_nothing_is_asked(
             page(who, reverse("admin:language"))  # shows what was said, which else the next refusal would
             nothing = method(path.replace(f"/{globex.domain.pk}/", "/999999/"))
             page(who, reverse("admin:language"))
-            assert (theirs.status_code, theirs.content) == (nothing.status_code, nothing.content)
+            assert (theirs.status_code, without_token(theirs)) == (nothing.status_code, without_token(nothing))
             assert theirs.status_code in (302, 403)
     assert published.asked == []
 
