@@ -103,7 +103,7 @@ class SpokenTo:
 def speak_to(user: Any, request: HttpRequest) -> None:
     """From here on in this request, speak as this user has chosen; where he has not, as the browser asks."""
     translation.activate(user.language or _language_of(request))
-    timezone.activate(zone(user.time_zone) if user.time_zone else _zone_of(request))
+    timezone.activate(_own_zone(user) or _zone_of(request))
 
 
 @contextmanager
@@ -111,9 +111,17 @@ def writing_to(user: Any = None) -> Iterator[None]:
     """Within, speak as this user has chosen, where no browser says anything: in mail. None is somebody unknown."""
     with (
         translation.override((user and user.language) or settings.MAILHOST_LANGUAGE),
-        timezone.override(zone((user and user.time_zone) or settings.MAILHOST_TIME_ZONE)),
+        timezone.override(_own_zone(user) or zone(settings.MAILHOST_TIME_ZONE)),
     ):
         yield
+
+
+def _own_zone(user: Any) -> ZoneInfo | None:
+    """The zone that somebody has chosen, as long as there is one of that name: names are given up, too."""
+    try:
+        return zone(user.time_zone) if user and user.time_zone else None
+    except ValueError:
+        return None
 
 
 def _language_of(request: HttpRequest) -> str:

@@ -26,6 +26,8 @@ def begin(request: HttpRequest, user: User) -> None:
     """Keep that somebody has signed in here; he has just given his password. Belongs into a scope that sees him."""
     client = clients.address_of(request, proxies=settings.MAILHOST_HTTP_PROXIES)
     browser = "".join(filter(str.isprintable, request.META.get("HTTP_USER_AGENT", "")))[:_BROWSER_LENGTH]
+    if before := request.session.get(_KEY):  # whoever signs in here again is not here twice
+        WebSession.objects.filter(pk=before, user=user).delete()
     row = WebSession.objects.create(
         user=user, client_address=str(client) if client is not None else None, browser=browser
     )

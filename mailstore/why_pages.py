@@ -250,9 +250,12 @@ def _act(request: HttpRequest, name: str, key: str) -> HttpResponseBase:
 
 def _client(text: str) -> Any:
     try:
-        return ip_address(text)
+        client = ip_address(text)
     except ValueError:
         raise Http404 from None
+    if "%" in text:  # a zone of one machine's interfaces is no network
+        raise Http404
+    return client
 
 
 def _row(request: HttpRequest, model: Any, key: str) -> Any:

@@ -121,6 +121,13 @@ def test_staff_chooses_language_and_zone_of_the_admin(boss: Client) -> None:
     assert User.objects.get(email="boss@acme.test").language == "vi"
 
 
+def test_a_zone_that_was_given_up_is_as_none(boss: Client) -> None:
+    User.objects.filter(email="boss@acme.test").update(time_zone="Mars/Phobos")
+    assert "Times are those of UTC." in page(boss, reverse("admin:language"))
+    with languages.writing_to(User.objects.get(email="boss@acme.test")):
+        assert timezone.get_current_timezone_name() == "UTC"
+
+
 def test_times_that_are_filled_in_are_of_that_zone(boss: Client, acme: Customer) -> None:
     provisioning.set_language(User.objects.get(email="boss@acme.test"), language="vi", time_zone="Asia/Ho_Chi_Minh")
     values = {

@@ -196,6 +196,13 @@ def test_what_is_anothers_does_not_exist(acme: Customer, globex: Customer, boss:
     assert there.is_in
 
 
+def test_who_signs_in_again_in_the_same_browser_is_there_once(boss: User, here: Browser) -> None:
+    here.give_password(boss)
+    here.give_password(boss)
+    assert WebSession.objects.filter(user=boss).count() == 1
+    assert here.is_in
+
+
 def test_somebody_sees_where_he_is_signed_in_and_ends_it(boss: User, here: Browser) -> None:
     here.give_password(boss)
     there, third = browser(), browser()
