@@ -37,8 +37,9 @@ NAMES = re.compile(
     r"|esc|Ctrl|purge|celery|tls|pop3|_mailhost|acme|globex|example|seller|plan|created|Subject|Return-Path|phone|About|someone|here|sales|host|of|an|boss|operator|localhost"
 )
 DATA = re.compile(
-    r"https?://\S+|\S+@\S*|\b[\w-]+(?:\.[\w-]+)+\b|\b[a-z]+(?:[-_][a-z]+)*:[a-z]+\b|\b[0-9A-Fa-f:.]*\d[0-9A-Fa-f:./]*[BKMGT]?\b"
-    r"|mailhost-verification=\w+|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[A-Z][A-Za-z]+/[A-Za-z_/]+"
+    r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+    r"|https?://\S+|\S+@\S*|\b[\w-]+(?:\.[\w-]+)+\b|\b[a-z]+(?:[-_][a-z]+)*:[a-z]+\b|\b[0-9A-Fa-f:.]*\d[0-9A-Fa-f:./]*[BKMGT]?\b"
+    r"|mailhost-verification=\w+|\b[A-Z][A-Za-z]+/[A-Za-z_/]+"
 )
 
 
