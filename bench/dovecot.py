@@ -113,6 +113,8 @@ class Dovecot:
 
     def start(self, mailboxes: Sequence[tuple[str, str]], *, devices: Sequence[str] = ()) -> None:
         program = _program("dovecot")
+        if any(map(str.isspace, str(self.directory))):  # it ends a home at a blank: all would share one maildrop
+            raise NotAvailable("Dovecot takes no directory with a blank in its name: use --directory")
         self._sockets = Path(tempfile.mkdtemp(prefix="bench-dovecot-", dir="/tmp"))
         self._sockets.chmod(0o755)
         self.directory.mkdir(parents=True)
