@@ -1,6 +1,5 @@
 """The admin's page about a domain's DNS in a real browser: what is wrong is told, and values are copied."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +11,10 @@ from accounts import provisioning
 from accounts.zone.records import Hosted, this_host
 from tests.accounts.nameserver import NameServer, name_server
 from tests.accounts.zone.conftest import all_right
-from tests.browser.test_owner import CHROMIUM, axe, browser
+from tests.browser.looking import browser, look, needs_chromium
 from tests.fixtures import Customer
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -58,8 +57,4 @@ def test_an_admin_sees_what_is_wrong_and_copies_what_is_right(
         selected = page.evaluate("getSelection().toString()")
         assert selected == "v=spf1 mx include:_spf.google.example include:_spf.host.example -all"
         assert page.get_by_role("region", name="Where mail programs fetch mail").get_by_text("Missing").is_visible()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        found = axe.Axe().run(page).response["violations"]
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
-        if pictures := os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=f"{pictures}/dns-{width}.png", full_page=True)
+        look(page, "dns")

@@ -1,7 +1,7 @@
 """An operator finds out where a mailbox's mail went, and brings it back, in a real browser."""
 
-import os
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,13 +13,13 @@ from django.utils import timezone
 from accounts import app_passwords, provisioning
 from accounts.models import Mailbox
 from mailstore.models import MaildropSession, Message
-from tests.browser.test_owner import CHROMIUM, _look, browser
+from tests.browser.looking import browser, keep, look_closely, needs_chromium
 from tests.fixtures import Customer
 from tests.mailstore import post
 from tests.mailstore.rows import add_listener, add_session
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    needs_chromium,
     pytest.mark.django_db(transaction=True),
 ]
 
@@ -70,7 +70,7 @@ def test_an_operator_undoes_what_a_device_did(acme: Customer, live_server: Any, 
     lost_mail(acme.mailbox)
     cookie = signed_in(live_server.url, "operator@localhost")
     with browser(width, height) as page:
-        look = _look(page, width)
+        look = partial(look_closely, page)
         page.context.add_cookies([cookie])
         page.goto(f"{live_server.url}/admin/accounts/mailbox/")
         page.get_by_role("link", name="an@acme.test").first.click()
@@ -113,8 +113,7 @@ def test_an_operator_undoes_what_a_device_did(acme: Customer, live_server: Any, 
             page.wait_for_load_state()
             table = page.locator("#result_list")
             assert table.evaluate("table => table.getBoundingClientRect().right") <= width, model
-            if pictures := os.environ.get("SCREENSHOTS"):
-                page.screenshot(path=f"{pictures}/list-{model}-{width}.png", full_page=True)
+            keep(page, f"list-{model}")
         page.get_by_role("link", name="Lunch on Thursday?").first.click()
         page.locator(".life").wait_for()
         look("message")

@@ -1,13 +1,7 @@
-"""The main path of a mailbox's owner in a real browser, at a desk and on a telephone; without JavaScript of ours.
+"""The main path of a mailbox's owner in a real browser, at a desk and on a telephone; without JavaScript of ours."""
 
-With SCREENSHOTS=directory the pages are kept as pictures.
-"""
-
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +11,11 @@ from django.utils import timezone
 from accounts import app_passwords
 from accounts.models import Mailbox
 from mailstore.models import Message
+from tests.browser.looking import browser, look_closely, needs_chromium
 from tests.fixtures import PASSWORD, Customer
 from tests.mailstore.rows import add_listener, add_message, add_session
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-@contextmanager
-def browser(width: int, height: int) -> Iterator[Any]:
-    """A page, of which nothing may go wrong unseen: no error on its console, no resource of others."""
-    said: list[str] = []
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = chromium.new_page(viewport={"width": width, "height": height})
-        page.on("console", lambda message: said.extend([message.text] if message.type in ("error", "warning") else []))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        yield page
-        chromium.close()
-    assert [line for line in said if "403" not in line] == []  # a wrong password is one
+pytestmark = needs_chromium
 
 
 @pytest.mark.django_db(transaction=True)
@@ -62,7 +34,7 @@ def test_an_owner_gets_back_what_a_device_took(acme: Customer, live_server: Any,
     add_message(mailbox, subject="Still here")
 
     with browser(width, height) as page:
-        look = _look(page, width)
+        look = partial(look_closely, page)
         page.goto(f"{live_server.url}/")
         page.get_by_label("Address").fill("an@acme.test")
         page.get_by_label("Password").fill("wrong")
@@ -133,7 +105,7 @@ def test_an_owner_reads_vietnamese(acme: Customer, live_server: Any, width: int,
         add_message(mailbox, subject=subject, sender="Bình <binh@example.com>", expunged_in=session)
 
     with browser(width, height) as page:
-        look = _look(page, width)
+        look = partial(look_closely, page)
         page.goto(f"{live_server.url}/")
         page.get_by_role("button", name="Tiếng Việt").click()
         page.get_by_role("heading", name="Đăng nhập hộp thư của bạn", level=1).wait_for()
@@ -159,22 +131,3 @@ def test_an_owner_reads_vietnamese(acme: Customer, live_server: Any, width: int,
         for name in ("Thư đã xóa", "Thiết bị", "Cài đặt chương trình", "Mật khẩu", "Tải xuống"):
             page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
             look(f"vi-{name.replace(' ', '-')}")
-
-
-def _look(page: Any, width: int) -> Callable[[str], None]:
-    pictures = os.environ.get("SCREENSHOTS")
-
-    def look(name: str) -> None:
-        """Nothing sticks out, every field has a name, and axe finds nothing against accessibility."""
-        page.wait_for_load_state()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        fields = page.locator("input:visible, select:visible, button:visible")
-        for field in fields.all():
-            assert field.evaluate("field => field.labels?.length || field.ariaLabel || field.innerText.trim()"), name
-        assert page.locator("main h1").count() == 1
-        found = axe.Axe().run(page).response["violations"]
-        assert [(name, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
-        if pictures:
-            page.screenshot(path=f"{pictures}/{name}-{width}.png", full_page=True)
-
-    return look

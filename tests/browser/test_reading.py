@@ -1,6 +1,5 @@
 """Reading hostile mail in a real browser: nothing runs, nothing is loaded from others, nothing leaves its place."""
 
-import os
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +16,12 @@ from django.urls import reverse
 from accounts import provisioning
 from accounts.models import AuditEvent
 from mailstore.models import Message
-from tests.browser.test_owner import CHROMIUM, axe, browser
+from tests.browser.looking import browser, look, needs_chromium
 from tests.fixtures import Customer
 from tests.mailstore import post
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    needs_chromium,
     pytest.mark.django_db(transaction=True),
 ]
 SIZES = [(1280, 900), (390, 844)]
@@ -131,16 +130,6 @@ def watched(live_server: Any, session: str, size: tuple[int, int]) -> Iterator[W
         watched.check()
 
 
-def _look(page: Any, name: str) -> None:
-    """Nothing sticks out, and axe finds nothing against accessibility."""
-    width = page.viewport_size["width"]
-    if pictures := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=f"{pictures}/{name}-{width}.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-    found = axe.Axe().run(page).response["violations"]
-    assert [(name, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
-
-
 def _corner(page: Any) -> tuple[float, float]:
     """Where the frame begins, once it can be seen."""
     frame = page.locator("iframe.reading-frame")
@@ -181,7 +170,7 @@ def _read(seen: Watched, message: Message) -> None:
     assert "\u202e" not in page.content()
     page.get_by_text("All fields of its header").click()
     assert page.get_by_text("</td></table><script>alert(22)</script>").is_visible()
-    _look(page, "reading-text")
+    look(page, "reading-text")
 
     page.get_by_role("link", name="As its sender laid it out").click()
     frame = page.frame_locator("iframe.reading-frame")
@@ -199,7 +188,7 @@ def _read(seen: Watched, message: Message) -> None:
         page.mouse.click(left + x, top + y)
     page.wait_for_timeout(500)
     assert [urlsplit(one.url).path for one in page.frames] == [urlsplit(page.url).path] * 2
-    _look(page, "reading-html")
+    look(page, "reading-html")
 
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the source").click()

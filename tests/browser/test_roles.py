@@ -10,12 +10,12 @@ from accounts import app_passwords, permissions, provisioning, tokens, webhooks
 from accounts.models import Event, Mailbox, Plan, Reseller, Role, Tenant, User, WebhookDelivery
 from accounts.principals import Principal
 from mailstore.models import ImportJob, Message
-from tests.browser.test_owner import CHROMIUM, axe, browser
+from tests.browser.looking import browser, needs_chromium, violations
 from tests.fixtures import PASSWORD, Customer
 from tests.mailstore.rows import add_failed_login, add_listener, add_message, add_session
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    needs_chromium,
     pytest.mark.django_db(transaction=True),
 ]
 
@@ -195,10 +195,9 @@ def test_every_page_is_for_everybody(
             page.goto(live_server.url + path)
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 faults.append((path, "sticks out"))
-            found = axe.Axe().run(page).response["violations"]
             faults += [
                 (path, one["id"], [node["html"][:300] for node in one["nodes"]])
-                for one in found
+                for one in violations(page)
                 if one["impact"] in ("serious", "critical")
             ]
     assert faults == []

@@ -1,16 +1,17 @@
 """The first page of the admin in a real browser, for who runs the host and for who looks after a tenant."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from accounts import provisioning
-from tests.browser.test_owner import CHROMIUM, _look, browser
+from tests.browser.looking import browser, look_closely, needs_chromium
 from tests.fixtures import PASSWORD, Customer
 from tests.mailstore import retain, today
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    needs_chromium,
     pytest.mark.django_db(transaction=True),
 ]
 
@@ -23,7 +24,7 @@ def test_the_first_page(acme: Customer, globex: Customer, live_server: Any, widt
     today.crowd(acme)
 
     with browser(width, height) as page:
-        look = _look(page, width)
+        look = partial(look_closely, page)
 
         def sign_in(login: str) -> None:
             page.context.clear_cookies()

@@ -1,7 +1,4 @@
-"""The second step in a real browser, at a desk and on a telephone: a passkey of the browser, an app, recovery codes.
-
-With SCREENSHOTS=directory the pages are kept as pictures.
-"""
+"""The second step in a real browser, at a desk and on a telephone: a passkey of the browser, an app, recovery codes."""
 
 import re
 import time
@@ -12,15 +9,15 @@ import pytest
 from accounts import provisioning
 from accounts.models import AuthenticatorApp, Passkey, User, WebSession
 from accounts.two_factor import totp
-from tests.browser import test_why
-from tests.browser.test_owner import CHROMIUM, browser
+from tests.browser import looking
+from tests.browser.looking import browser, needs_chromium
 from tests.fixtures import Customer
 
 PASSWORD = "correct horse"
 INSIDE = re.compile("^http://[^/]+/admin/$")
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    needs_chromium,
     pytest.mark.django_db(transaction=True),
 ]
 
@@ -32,9 +29,9 @@ def boss(acme: Customer, monkeypatch: pytest.MonkeyPatch) -> User:
     return provisioning.add_staff("boss@acme.test", password=PASSWORD, tenant=acme.tenant)
 
 
-def look(page: Any, name: str, width: int) -> None:
+def look(page: Any, name: str) -> None:
     page.mouse.move(0, 0)  # what is under it has other colours
-    test_why.look(page, name, width)
+    looking.look(page, name)
 
 
 def add_authenticator(page: Any) -> Any:
@@ -72,29 +69,29 @@ def test_a_passkey_where_one_is_required(boss: User, live_server: Any, settings:
         devtools, authenticator = add_authenticator(page)
         give_password(page, live_server.url)
         page.get_by_text("Here everybody signs in with a second step").wait_for()
-        look(page, "security-required", width)
+        look(page, "security-required")
         page.goto(f"{live_server.url}/admin/accounts/mailbox/")
         page.get_by_role("link", name="Add a passkey").click()
         page.get_by_label("Name").fill("Telephone")
-        look(page, "passkey", width)
+        look(page, "passkey")
         page.get_by_role("button", name="Make a passkey").click()
         page.get_by_role("heading", name="Your recovery codes").first.wait_for()
         assert page.locator("li code").count() == 10
-        look(page, "recovery-codes", width)
+        look(page, "recovery-codes")
         page.get_by_role("link", name="I have kept them").click()
         page.get_by_text("After your password you are asked").wait_for()
-        look(page, "security", width)
+        look(page, "security")
 
         page.get_by_role("link", name="Add a passkey").click()
         page.get_by_label("Name").fill("The same telephone")
         page.get_by_role("button", name="Make a passkey").click()
         page.get_by_text("One of your passkeys is kept there already").wait_for()
-        look(page, "passkey-problem", width)
+        look(page, "passkey-problem")
 
         sign_out(page)
         give_password(page, live_server.url)
         page.get_by_role("heading", name="One more step").wait_for()
-        look(page, "second-step", width)
+        look(page, "second-step")
         page.get_by_role("button", name="Use a passkey").click()
         page.wait_for_url(INSIDE)
         sign_out(page)
@@ -104,7 +101,7 @@ def test_a_passkey_where_one_is_required(boss: User, live_server: Any, settings:
         give_password(page, live_server.url)
         page.get_by_role("button", name="Use a passkey").click()
         page.get_by_text("Nothing was signed").wait_for()
-        look(page, "second-step-problem", width)
+        look(page, "second-step-problem")
     assert Passkey.objects.get().sign_count > 0
 
 
@@ -125,7 +122,7 @@ def test_an_app_and_a_recovery_code(boss: User, live_server: Any, width: int, he
         page.get_by_text("It sees no code").click()
         shared = page.locator("#shared").inner_text().replace(" ", "")
         assert page.locator("ol img").evaluate("image => image.complete && image.naturalWidth > 0")
-        look(page, "app", width)
+        look(page, "app")
         page.get_by_label("Code of your app").fill(code(shared, -1))
         page.get_by_role("button", name="Add the app").click()
         recovery = page.locator("li code").first.inner_text()
@@ -135,7 +132,7 @@ def test_an_app_and_a_recovery_code(boss: User, live_server: Any, width: int, he
         page.get_by_label("Code of your app").fill("000000")
         page.keyboard.press("Enter")
         page.get_by_text("That code is not right").wait_for()
-        look(page, "second-step-code", width)
+        look(page, "second-step-code")
         page.get_by_label("Code of your app").fill(code(shared))
         page.keyboard.press("Enter")
         page.wait_for_url(INSIDE)
@@ -144,25 +141,25 @@ def test_an_app_and_a_recovery_code(boss: User, live_server: Any, width: int, he
         give_password(page, live_server.url)
         page.get_by_text("I have lost it").click()
         page.get_by_label("Recovery code").fill(recovery)
-        look(page, "second-step-recovery", width)
+        look(page, "second-step-recovery")
         page.get_by_role("button", name="Use the recovery code").click()
         page.wait_for_url(INSIDE)
 
         page.goto(f"{live_server.url}/admin/my-sessions/")
         page.get_by_text("this browser").wait_for()
-        look(page, "my-sessions", width)
+        look(page, "my-sessions")
         page.get_by_role("button", name="End all others").click()
         page.get_by_text("session is ended").wait_for()
 
         page.goto(f"{live_server.url}/admin/security/")
         page.get_by_role("link", name="Remove the app").click()
-        look(page, "app-remove", width)
+        look(page, "app-remove")
         page.get_by_role("button", name="Remove it").click()
         page.get_by_text("The app is removed").wait_for()
         page.get_by_role("link", name="Change my password").click()
-        look(page, "own-password", width)
+        look(page, "own-password")
         page.goto(f"{live_server.url}/admin/login/password/")
-        look(page, "password-again", width)
+        look(page, "password-again")
         page.get_by_label("Password").fill("wrong")
         page.keyboard.press("Enter")
         page.get_by_text("That is not your password").wait_for()

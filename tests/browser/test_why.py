@@ -1,9 +1,5 @@
-"""Who helps others finds out why somebody cannot sign in, and helps, in a real browser: at a desk and on a telephone.
+"""Who helps others finds out why somebody cannot sign in, and helps: in a real browser, at a desk, on a telephone."""
 
-With SCREENSHOTS=directory the pages are kept as pictures.
-"""
-
-import os
 from datetime import timedelta
 from typing import Any
 
@@ -14,20 +10,11 @@ from django.utils import timezone
 from accounts import app_passwords, provisioning
 from accounts.models import Mailbox
 from mailstore.models import MaildropSession, Refusal
-from tests.browser.test_owner import CHROMIUM, axe, browser
+from tests.browser.looking import browser, look, needs_chromium
 from tests.fixtures import Customer, signed_in
 from tests.mailstore.rows import add_failed_login, add_listener, add_message, add_session
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-def look(page: Any, name: str, width: int) -> None:
-    """Nothing sticks out, and axe finds nothing against accessibility."""
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-    found = axe.Axe().run(page).response["violations"]
-    assert [(name, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
-    if pictures := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=f"{pictures}/{name}-{width}.png", full_page=True)
+pytestmark = needs_chromium
 
 
 @pytest.mark.django_db(transaction=True)
@@ -55,12 +42,12 @@ def test_a_helpdesk_finds_out_why_and_helps(acme: Customer, live_server: Any, wi
         page.context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": live_server.url}])
         page.goto(f"{live_server.url}/admin/why/")
         page.get_by_label("Which address?").fill("mailto:An@Acme.test")
-        look(page, "why-empty", width)
+        look(page, "why-empty")
         page.get_by_role("button", name="Look").click()
         page.get_by_role("heading", name="an@acme.test").wait_for()
-        look(page, "why", width)
+        look(page, "why")
         page.get_by_role("link", name="End this session").click()
-        look(page, "why-asking", width)
+        look(page, "why-asking")
         page.get_by_role("button", name="End this session").click()
         page.get_by_text("The session has ended.").wait_for()
         assert page.get_by_role("link", name="End this session").count() == 0
@@ -70,9 +57,9 @@ def test_a_helpdesk_finds_out_why_and_helps(acme: Customer, live_server: Any, wi
         page.get_by_label("Which address?").fill("ann@acme.test")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="ann@acme.test").wait_for()
-        look(page, "why-unknown", width)
+        look(page, "why-unknown")
         page.get_by_role("link", name="Look at an@acme.test").click()
         page.get_by_role("link", name="See all failed logins").click()
-        look(page, "failed-logins", width)
+        look(page, "failed-logins")
 
     assert not MaildropSession.objects.filter(ended_at=None).exists()
