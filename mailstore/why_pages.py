@@ -1,7 +1,6 @@
 """The admin's page that answers why somebody cannot sign in or gets no mail, with what helps beside each reason."""
 
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 from django.conf import settings
@@ -16,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts import failed_logins, principals, provisioning, throttle
+from accounts import clients, failed_logins, principals, provisioning, throttle
 from accounts.addresses import BadAddress
 from accounts.models import Domain, Mailbox
 from accounts.provisioning import REFUSALS
@@ -249,11 +248,8 @@ def _act(request: HttpRequest, name: str, key: str) -> HttpResponseBase:
 
 
 def _client(text: str) -> Any:
-    try:
-        client = ip_address(text)
-    except ValueError:
-        raise Http404 from None
-    if "%" in text:  # a zone of one machine's interfaces is no network
+    client = clients.parsed(text)
+    if client is None or "%" in text:  # a zone of one machine's interfaces is no network
         raise Http404
     return client
 

@@ -309,6 +309,11 @@ def test_who_is_refused_unseen_now_is_told_and_can_be_let_in_at_this_mailbox_alo
     assert not throttle.refusing(redis_url=configured.REDIS_URL, address="an@acme.test", clients=[])
 
 
+def test_an_address_of_ipv4_within_ipv6_is_let_in_as_what_it_is(acme: Customer, boss: Client) -> None:
+    boss.post(reverse("admin:why_act", args=["let-in", f"{acme.mailbox.pk}/::ffff:192.0.2.1"]))
+    assert KnownNetwork.objects.get().network == "192.0.2.0/24"
+
+
 def test_redis_that_is_away_is_told_soon(acme: Customer) -> None:
     add_failed_login(acme.mailbox)
     began = timezone.now()
