@@ -1137,8 +1137,6 @@ class MailboxAdmin(Importing, Provisioned):
     search_help_text = _("The beginning of an address or of an alias, or @ and a domain.")
     actions = ("suspend", "resume", "set_quota", "reopen", "export_chosen", "delete_selected")
     row_pages: ClassVar[list[RowPage]] = []
-    front: ClassVar[str] = "change"
-    """The page, by its URL's name, to which the list leads."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         return _Mailboxes

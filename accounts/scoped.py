@@ -92,6 +92,8 @@ class Scoped(ModelAdmin):  # type: ignore[type-arg] # Django's is not generic wh
     change_form_outer_before_template = "admin/accounts/mailbox_tabs.html"
     narrowed_by: ClassVar[Sequence[str]] = ()
     row_pages: ClassVar[Sequence[RowPage]] = ()
+    front: ClassVar[str] = "change"
+    """The page about a row, by its URL's name, to which lists and the search lead."""
     audited: ClassVar[bool] = True
     """Whether the audit tells of these rows."""
     resource: ClassVar[str]

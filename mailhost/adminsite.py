@@ -141,12 +141,12 @@ class Site(SecondStepSite):
 
     def _rows(self, request: HttpRequest, term: str) -> Iterator[dict[str, Any]]:
         icons = {name: icon for _title, entries in NAVIGATION for name, icon in entries}
-        for page in self._registry.values():
+        for page in self._registry.values():  # all of them are `Scoped`
             name = page.opts.label_lower
             if name in SEARCHED and page.has_view_permission(request):
                 rows, _more = page.get_search_results(request, page.get_queryset(request), term)
                 for row in rows[:MOST_FOUND]:
-                    view = name.replace(".", "_") + ("_messages" if name == "accounts.mailbox" else "_change")
+                    view = f"{name.replace('.', '_')}_{page.front}"  # type: ignore[attr-defined] # see above
                     link = reverse(f"{self.name}:{view}", args=[quote(row.pk)])
                     kind = page.opts.verbose_name
                     yield {"title": str(row), "description": kind, "link": link, "icon": icons[name]}

@@ -75,7 +75,7 @@ _LOOK_UP = f"""
 SELECT mailbox.id, mailbox.tenant_id, owner.password, EXISTS (
     SELECT FROM accounts_knownnetwork known
     WHERE known.mailbox_id = mailbox.id AND known.network = %(network)s
-        AND known.last_login_at > now() - interval '30 days'
+        AND known.last_login_at > now() - interval '{failed_logins.KNOWN_FOR.days} days'
 ), app.id, app.own_copy, {app_passwords.why_not(scope="pop3", client="%(client)s::inet")}
 FROM accounts_mailbox mailbox JOIN accounts_user owner ON owner.id = mailbox.user_id
     LEFT JOIN accounts_apppassword app ON app.mailbox_id = mailbox.id AND app.digest = %(digest)s

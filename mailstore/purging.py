@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.utils.translation import gettext as _
 
-from accounts import audit, notices, provisioning
+from accounts import audit, failed_logins, notices, provisioning
 from accounts.models import (
     Alias,
     AliasTarget,
@@ -90,7 +90,7 @@ class Keep:
     sessions: timedelta  # the record of a session, from its end
     ledger: timedelta  # what was delivered, so that a retry stores nothing again
     listener_ttl: timedelta  # a listener without a heartbeat for so long is gone, and its sessions are over
-    networks: timedelta = timedelta(days=30)  # where somebody signed in from
+    networks: timedelta = failed_logins.KNOWN_FOR  # where somebody signed in from
     refusals: timedelta = timedelta(days=30)  # which mail was refused
     runs: timedelta = timedelta(days=7)  # what a process of Celery did last
     failed_logins: timedelta = timedelta(days=30)  # which logins failed

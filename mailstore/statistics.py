@@ -237,6 +237,7 @@ def _count_some(look: _Look, batch: int) -> Literal["nothing", "more", "done"]:
         # Where transactions have smaller numbers later, it is another cluster: a dump was restored there.
         if mark.sampled_xid is None or look.next < mark.sampled_xid:
             _sample(mark, look)
+            mark.save()
             return "nothing"
         if look.oldest < mark.sampled_xid:
             return "nothing"
@@ -282,7 +283,6 @@ def _held() -> Any:
 
 def _sample(mark: Any, look: _Look) -> None:
     mark.sampled_at, mark.sampled_message_id, mark.sampled_xid = look.at, look.message_id, look.next
-    mark.save()
 
 
 def _one(cursor: CursorWrapper, statement: str, parameters: dict[str, Any]) -> Any:

@@ -154,6 +154,7 @@ class _Look:
         self._who = principal
         self._config = config
         self._now = timezone.now()
+        self._devices: dict[int, str] = {}  # looked up once each
 
     def all(self) -> Iterator[Finding]:
         domain = Domain.objects.visible_to(self._who).filter(name=self._host).select_related("tenant", "alias_of")
@@ -449,7 +450,7 @@ class _Look:
         known = set(
             mailbox.known_networks.filter(
                 network__in=[throttle.near(client) for client in clients],
-                last_login_at__gt=self._now - timedelta(days=30),
+                last_login_at__gt=self._now - failed_logins.KNOWN_FOR,
             ).values_list("network", flat=True)
         )
         try:
@@ -641,11 +642,10 @@ class _Look:
         """The name of a device, for whoever may know the devices."""
         if app_password_id is None:
             return ""
-        if permissions.may(self._who, "app-passwords", "read"):
-            found = AppPassword.objects.visible_to(self._who).filter(pk=app_password_id).first()
-            if found:
-                return str(found.name)
-        return _("an app password")
+        if app_password_id not in self._devices and permissions.may(self._who, "app-passwords", "read"):
+            named = AppPassword.objects.visible_to(self._who).filter(pk=app_password_id)
+            self._devices[app_password_id] = named.values_list("name", flat=True).first() or ""
+        return self._devices.get(app_password_id) or _("an app password")
 
     def _reason(self, mailbox: Mailbox) -> str:
         if not mailbox.state_reason:
