@@ -7,8 +7,8 @@ from django.http import HttpRequest, HttpResponseBase
 
 HEADERS: Final[dict[str, dict[str, str]]] = {
     "/me/": {
-        "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'",
+        "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
         "Cache-Control": "no-store",
         "Referrer-Policy": "same-origin",  # CSRF protection asks for it over https
     },

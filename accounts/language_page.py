@@ -24,17 +24,21 @@ class LanguageForm(forms.Form):
     language = forms.ChoiceField(label=gettext_lazy("Language"), required=False, widget=UnfoldAdminSelectWidget)
     time_zone = forms.ChoiceField(label=gettext_lazy("Time zone"), required=False, widget=UnfoldAdminSelectWidget)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, zone_unless_chosen: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         own: Any = self.fields
         own["language"].choices = [("", _("As the browser asks")), *languages.NAMES]
-        own["time_zone"].choices = [("", _("As the browser says")), *languages.regions()]
+        own["time_zone"].choices = [("", zone_unless_chosen), *languages.regions()]
 
 
 def language(site: "AdminSite", request: HttpRequest) -> HttpResponseBase:
     """Choose both."""
     user: Any = request.user
-    form = LanguageForm(request.POST or None, initial={"language": user.language, "time_zone": user.time_zone})
+    form = LanguageForm(
+        request.POST or None,
+        initial={"language": user.language, "time_zone": user.time_zone},
+        zone_unless_chosen=languages.zone_unless_chosen(request),
+    )
     if request.method == "POST" and form.is_valid():
         provisioning.set_language(user, **form.cleaned_data)
         languages.speak_to(user, request)

@@ -5,6 +5,7 @@ What programs read (the API, commands, logs) is English and UTC, whoever asks.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, tzinfo
 from functools import cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo, available_timezones
@@ -20,7 +21,7 @@ NAMES: Final[tuple[tuple[str, str], ...]] = (("en", "English"), ("vi", "Tiếng 
 """By code, what each language calls itself."""
 
 ZONE_COOKIE: Final = "time_zone"
-"""What a browser says of its zone: the admin's script sets it, since no header tells."""
+"""What a browser says of its zone: a script on every page sets it (`static/zone.js`), since no header tells."""
 
 _OF_PROGRAMS: Final = "/api/"
 _REGIONS: Final = frozenset(
@@ -42,23 +43,40 @@ _NOW_CALLED: Final = {
 
 
 @cache
-def zones() -> tuple[str, ...]:
-    """The names of the time zones that can be chosen, in order."""
+def zones() -> dict[str, ZoneInfo]:
+    """The time zones that can be chosen, by name and in order."""
     places = {name for name in available_timezones() if name.partition("/")[0] in _REGIONS}
-    return ("UTC", *sorted(places - _NOW_CALLED.keys()))
+    return {name: ZoneInfo(name) for name in ("UTC", *sorted(places - _NOW_CALLED.keys()))}
 
 
 def zone(name: str) -> ZoneInfo:
     """The time zone of that name (IANA). Raises `ValueError` with a sentence where there is none."""
-    name = _NOW_CALLED.get(name, name)
-    if name not in zones():
+    found = zones().get(_NOW_CALLED.get(name, name))
+    if found is None:
         raise ValueError(gettext("it must be the name of a time zone such as UTC or Asia/Ho_Chi_Minh"))
-    return ZoneInfo(name)
+    return found
+
+
+def named(zone: tzinfo, name: str = "") -> str:
+    """A time zone as people read it, with what it is from UTC now: Asia/Ho_Chi_Minh (UTC+07:00)."""
+    if zone.tzname(None) == "UTC":
+        return "UTC"
+    offset = datetime.now(zone).isoformat(timespec="seconds")[19:]
+    return f"{name or zone} (UTC{offset})"
+
+
+def zone_unless_chosen(request: HttpRequest) -> str:
+    """In which zone somebody reads who has chosen none, as a choice says it."""
+    said, zone = _said_by_browser(request), named(_zone_of(request))
+    return (_("As the browser says: %(zone)s") if said else _("The usual one here: %(zone)s")) % {"zone": zone}
 
 
 def regions() -> list[tuple[str, list[tuple[str, str]]]]:
-    """The time zones that can be chosen: by region, the name of each and its place as people read it."""
-    named = {
+    """The time zones that can be chosen: by region, the name of each and its place as people read it.
+
+    Places are called as in the IANA's list in every language.
+    """
+    called = {
         "UTC": "UTC",
         "Africa": _("Africa"),
         "America": _("America"),
@@ -72,9 +90,9 @@ def regions() -> list[tuple[str, list[tuple[str, str]]]]:
         "Pacific": _("Pacific Ocean"),
     }
     found: dict[str, list[tuple[str, str]]] = {}
-    for name in zones():
+    for name, zone in zones().items():
         region, _slash, place = name.partition("/")
-        found.setdefault(named[region], []).append((name, place.replace("_", " ") or name))
+        found.setdefault(called[region], []).append((name, named(zone, place.replace("_", " "))))
     return list(found.items())
 
 
@@ -135,7 +153,11 @@ def _language_of(request: HttpRequest) -> str:
 
 
 def _zone_of(request: HttpRequest) -> ZoneInfo:
+    return _said_by_browser(request) or zone(settings.MAILHOST_TIME_ZONE)
+
+
+def _said_by_browser(request: HttpRequest) -> ZoneInfo | None:
     try:
         return zone(request.COOKIES.get(ZONE_COOKIE, "").replace("%2F", "/"))
     except ValueError:
-        return zone(settings.MAILHOST_TIME_ZONE)
+        return None

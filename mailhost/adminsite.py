@@ -109,7 +109,7 @@ class Site(SecondStepSite):
         # Unfold writes its colours into each page; ours stand in a file, and no page has a style of its own.
         context["colors"] = None
         context["styles"] = [static("admin-mailhost/admin.css"), static("admin-mailhost/mailbox.css")]
-        context["scripts"] = [static("admin-mailhost/admin.js"), static("admin-mailhost/zone.js")]
+        context["scripts"] = [static("admin-mailhost/admin.js"), static("zone.js")]
         return context
 
     def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:

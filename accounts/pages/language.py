@@ -29,5 +29,11 @@ def choose(request: HttpRequest, owner: Owner) -> HttpResponseBase:
             languages.speak_to(user, request)
             messages.success(request, _("From now on it is like this."))
             return redirect("owner-language")
-    context = {"error": error, "chosen": user, "languages": languages.NAMES, "regions": languages.regions()}
+    context = {
+        "error": error,
+        "chosen": user,
+        "languages": languages.NAMES,
+        "regions": languages.regions(),
+        "zone_unless_chosen": languages.zone_unless_chosen(request),
+    }
     return visits.page(request, owner, "language", status=422 if error else 200, **context)

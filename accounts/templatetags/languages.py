@@ -1,6 +1,7 @@
-"""The languages that somebody can choose from."""
+"""In which language and time zone somebody reads, and what else he can choose."""
 
 from django import template
+from django.utils import timezone
 
 from accounts import languages
 
@@ -11,3 +12,9 @@ register = template.Library()
 def language_names() -> tuple[tuple[str, str], ...]:
     """By code, what each calls itself: whoever reads only one finds it so."""
     return languages.NAMES
+
+
+@register.simple_tag
+def zone_name() -> str:
+    """The zone of the times on this page."""
+    return languages.named(timezone.get_current_timezone())

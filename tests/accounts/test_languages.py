@@ -115,7 +115,7 @@ def test_staff_chooses_language_and_zone_of_the_admin(boss: Client) -> None:
     assert "Times are those of UTC." in page(boss, there)
     after = pages_of.text(boss.post(there, {"language": "vi", "time_zone": "Asia/Ho_Chi_Minh"}, follow=True))
     assert 'lang="vi"' in after
-    assert "Giờ theo múi giờ Asia/Ho_Chi_Minh." in after
+    assert "Giờ theo múi giờ Asia/Ho_Chi_Minh (UTC+07:00)." in after
     assert "Hộp thư" in page(boss, reverse("admin:accounts_mailbox_changelist"))
     pages_of.text(boss.post(there, {"language": "fr", "time_zone": "Mars/Phobos"}))
     assert User.objects.get(email="boss@acme.test").language == "vi"
@@ -145,9 +145,21 @@ def test_times_that_are_filled_in_are_of_that_zone(boss: Client, acme: Customer)
     ("said", "zone"),
     [("Asia%2FSaigon", "Asia/Ho_Chi_Minh"), ("Europe/Paris", "Europe/Paris"), ("../../etc", "UTC"), ("\x00", "UTC")],
 )
-def test_the_browser_s_zone_holds_where_none_was_chosen(operator: Client, said: str, zone: str) -> None:
-    operator.cookies[languages.ZONE_COOKIE] = said
-    assert f"Times are those of {zone}." in page(operator, reverse("admin:language"))
+def test_the_browser_s_zone_holds_where_none_was_chosen(operator: Client, acme: Customer, said: str, zone: str) -> None:
+    owner = pages_of.signed_in(acme.mailbox)
+    for client, where in ((operator, reverse("admin:language")), (owner, "/me/language/")):
+        client.cookies[languages.ZONE_COOKIE] = said
+        shown = page(client, where)
+        assert f"Times are those of {languages.named(languages.zone(zone))}." in shown
+        assert ("The usual one here: UTC" if zone == "UTC" else f"As the browser says: {zone} (UTC+0") in shown
+
+
+def test_a_browser_without_scripts_is_told_of_the_host_s_zone(acme: Customer, settings: Any) -> None:
+    settings.MAILHOST_TIME_ZONE = "Asia/Ho_Chi_Minh"
+    client = pages_of.signed_in(acme.mailbox)
+    assert "The usual one here: Asia/Ho_Chi_Minh (UTC+07:00)" in page(client, "/me/language/")
+    client.post("/me/language/", {"language": "", "time_zone": "Asia/Tokyo"})
+    assert "Times are those of Asia/Tokyo (UTC+09:00)." in page(client, "/me/")
 
 
 def test_refusals_are_told_in_the_reader_s_language(boss: Client, acme: Customer) -> None:
@@ -192,3 +204,11 @@ def test_zones_are_named_as_they_are_called_now() -> None:
     assert "Asia/Ho_Chi_Minh" in languages.zones()
     with pytest.raises(ValueError, match="a time zone such as UTC"):
         languages.zone("Etc/GMT+7")
+
+
+def test_zones_tell_what_they_are_from_utc() -> None:
+    assert languages.named(languages.zone("Asia/Saigon")) == "Asia/Ho_Chi_Minh (UTC+07:00)"
+    assert languages.named(languages.zone("UTC")) == languages.named(UTC) == "UTC"
+    offered = dict(languages.regions())
+    assert ("Asia/Kathmandu", "Kathmandu (UTC+05:45)") in offered["Asia"]
+    assert ("America/Argentina/Salta", "Argentina/Salta (UTC-03:00)") in offered["America"]

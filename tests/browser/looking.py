@@ -24,12 +24,15 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not in
 
 
 @contextmanager
-def browser(width: int, height: int) -> Iterator[Any]:
-    """A page, of which nothing may go wrong unseen: no error on its console, no resource of others."""
+def browser(width: int, height: int, **options: Any) -> Iterator[Any]:
+    """A page, of which nothing may go wrong unseen: no error on its console, no resource of others.
+
+    `options` are playwright's for a page: `timezone_id`, `java_script_enabled`, `locale`.
+    """
     said: list[str] = []
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = chromium.new_page(viewport={"width": width, "height": height})
+        page = chromium.new_page(viewport={"width": width, "height": height}, **options)
         page.on("console", lambda message: said.extend([message.text] if message.type in ("error", "warning") else []))
         page.on("pageerror", lambda error: said.append(str(error)))
         yield page

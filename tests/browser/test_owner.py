@@ -1,6 +1,6 @@
-"""The main path of a mailbox's owner in a real browser, at a desk and on a telephone; without JavaScript of ours."""
+"""The main path of a mailbox's owner in a real browser, at a desk and on a telephone."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from django.utils import timezone
 from accounts import app_passwords
 from accounts.models import Mailbox
 from mailstore.models import Message
-from tests.browser.looking import browser, look_closely, needs_chromium
+from tests.browser.looking import browser, look_closely, needs_chromium, playwright
 from tests.fixtures import PASSWORD, Customer
 from tests.mailstore.rows import add_listener, add_message, add_session
 
@@ -131,3 +131,28 @@ def test_an_owner_reads_vietnamese(acme: Customer, live_server: Any, width: int,
         for name in ("Thư đã xóa", "Thiết bị", "Cài đặt chương trình", "Mật khẩu", "Tải xuống"):
             page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
             look(f"vi-{name.replace(' ', '-')}")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("scripts", "shown", "zone"),
+    [(True, "2 Mar 2026 03:30", "Asia/Ho_Chi_Minh (UTC+07:00)"), (False, "1 Mar 2026 20:30", "UTC")],
+)
+def test_times_are_the_browser_s_from_the_first_page_on(
+    acme: Customer, live_server: Any, scripts: bool, shown: str, zone: str
+) -> None:
+    add_session(
+        acme.mailbox, add_listener("pop3"), fetched=1, end="quit",
+        started_at=datetime(2026, 3, 1, 20, 30, tzinfo=UTC), ended_at=datetime(2026, 3, 1, 20, 31, tzinfo=UTC),
+    )  # fmt: skip
+    with browser(390, 844, timezone_id="Asia/Ho_Chi_Minh", java_script_enabled=scripts) as page:
+        page.goto(f"{live_server.url}/")
+        page.get_by_label("Address").fill("an@acme.test")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        playwright.expect(page.locator("main")).to_contain_text(shown)
+        playwright.expect(page.locator("footer")).to_contain_text(f"Times are those of {zone}.")
+        page.get_by_role("link", name="Language and time").click()
+        page.get_by_label("Time zone").select_option("Asia/Tokyo")
+        page.get_by_role("button", name="Keep it").click()
+        playwright.expect(page.locator("footer")).to_contain_text("Times are those of Asia/Tokyo (UTC+09:00).")
