@@ -1,5 +1,6 @@
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
+
+from accounts.migrations import _concurrently
 
 
 class Migration(migrations.Migration):
@@ -11,11 +12,11 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        AddIndexConcurrently(
+        _concurrently.AddIndex(
             model_name="alias",
             index=models.Index(fields=["tenant", "address"], name="alias_listed"),
         ),
-        AddIndexConcurrently(
+        _concurrently.AddIndex(
             model_name="mailbox",
             index=models.Index(fields=["tenant", "address"], name="mailbox_listed"),
         ),

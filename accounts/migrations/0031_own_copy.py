@@ -1,11 +1,9 @@
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
     """A device can have its own copy of the maildrop: only one that fetches mail."""
 
-    atomic = False
     dependencies = [("accounts", "0030_failed_logins")]
 
     operations = [
@@ -24,14 +22,6 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(own_copy=False) | models.Q(scopes__contains=["pop3"]),
                 name="app_password_own_copy_fetches",
-            ),
-        ),
-        AddIndexConcurrently(
-            model_name="apppassword",
-            index=models.Index(
-                fields=["expires_at"],
-                condition=models.Q(own_copy=True, revoked_at=None, expires_at__isnull=False),
-                name="app_password_own_copy_ends",
             ),
         ),
     ]

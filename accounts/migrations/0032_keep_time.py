@@ -1,11 +1,9 @@
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
     """Mail can be given a time after which it leaves the maildrop: a mailbox's own, or its tenant's."""
 
-    atomic = False
     dependencies = [("accounts", "0031_own_copy")]
 
     operations = [
@@ -27,9 +25,5 @@ class Migration(migrations.Migration):
                 help_text="How long mail stays in the maildrop, from delivery; then it is expunged. Empty: the "
                 "tenant's.",
             ),
-        ),
-        AddIndexConcurrently(
-            model_name="mailbox",
-            index=models.Index(fields=["id"], condition=~models.Q(keep_time=None), name="mailbox_with_keep_time"),
         ),
     ]

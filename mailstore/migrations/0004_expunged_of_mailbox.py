@@ -1,5 +1,6 @@
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
+
+from accounts.migrations import _concurrently
 
 
 class Migration(migrations.Migration):
@@ -9,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [("mailstore", "0003_storage")]
 
     operations = [
-        AddIndexConcurrently(
+        _concurrently.AddIndex(
             model_name="message",
             index=models.Index(
                 condition=models.Q(("expunged_at", None), _negated=True),

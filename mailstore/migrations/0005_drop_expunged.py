@@ -1,5 +1,6 @@
-from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.db import migrations
+
+from accounts.migrations import _concurrently
 
 
 class Migration(migrations.Migration):
@@ -8,4 +9,4 @@ class Migration(migrations.Migration):
     atomic = False
     dependencies = [("mailstore", "0004_expunged_of_mailbox")]
 
-    operations = [RemoveIndexConcurrently(model_name="message", name="message_expunged")]
+    operations = [_concurrently.RemoveIndex(model_name="message", name="message_expunged")]

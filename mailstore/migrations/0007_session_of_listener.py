@@ -1,5 +1,6 @@
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
+
+from accounts.migrations import _concurrently
 
 
 class Migration(migrations.Migration):
@@ -9,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [("mailstore", "0006_expunged_by")]
 
     operations = [
-        AddIndexConcurrently(
+        _concurrently.AddIndex(
             model_name="maildropsession",
             index=models.Index(fields=["listener"], name="session_of_listener"),
         ),

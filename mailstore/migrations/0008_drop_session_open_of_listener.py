@@ -1,5 +1,6 @@
-from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.db import migrations
+
+from accounts.migrations import _concurrently
 
 
 class Migration(migrations.Migration):
@@ -8,4 +9,4 @@ class Migration(migrations.Migration):
     atomic = False
     dependencies = [("mailstore", "0007_session_of_listener")]
 
-    operations = [RemoveIndexConcurrently(model_name="maildropsession", name="session_open_of_listener")]
+    operations = [_concurrently.RemoveIndex(model_name="maildropsession", name="session_open_of_listener")]

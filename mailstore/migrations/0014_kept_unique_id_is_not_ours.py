@@ -14,14 +14,15 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL(
             """
-            ALTER TABLE mailstore_message ADD CONSTRAINT message_kept_unique_id_is_not_ours CHECK (
+            ALTER TABLE mailstore_message DROP CONSTRAINT IF EXISTS message_kept_unique_id_is_not_ours,
+            ADD CONSTRAINT message_kept_unique_id_is_not_ours CHECK (
                 kept_unique_id IS NULL OR (
                     kept_unique_id ~ '^[!-~]{1,70}$'
                     AND kept_unique_id !~ ('^' || to_hex(mailbox_id) || '[.][0-9a-f]+[.][0-9a-f]+$')
                 )
             ) NOT VALID
             """,
-            "ALTER TABLE mailstore_message DROP CONSTRAINT message_kept_unique_id_is_not_ours",
+            "ALTER TABLE mailstore_message DROP CONSTRAINT IF EXISTS message_kept_unique_id_is_not_ours",
         ),
         migrations.RunSQL(
             "ALTER TABLE mailstore_message VALIDATE CONSTRAINT message_kept_unique_id_is_not_ours",

@@ -1,5 +1,6 @@
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
+
+from accounts.migrations import _concurrently
 
 
 class Migration(migrations.Migration):
@@ -9,8 +10,10 @@ class Migration(migrations.Migration):
     dependencies = [("mailstore", "0019_forward_of_domain")]
 
     operations = [
-        AddIndexConcurrently(model_name="message", index=models.Index(fields=["tenant", "id"], name="message_listed")),
-        AddIndexConcurrently(
+        _concurrently.AddIndex(
+            model_name="message", index=models.Index(fields=["tenant", "id"], name="message_listed")
+        ),
+        _concurrently.AddIndex(
             model_name="message",
             index=models.Index(fields=["message_id"], name="message_message_id"),
         ),

@@ -14,12 +14,13 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL(
             """
-            ALTER TABLE mailstore_message ADD CONSTRAINT message_kept_unique_id_is_no_own_copys CHECK (
+            ALTER TABLE mailstore_message DROP CONSTRAINT IF EXISTS message_kept_unique_id_is_no_own_copys,
+            ADD CONSTRAINT message_kept_unique_id_is_no_own_copys CHECK (
                 kept_unique_id IS NULL
                 OR kept_unique_id !~ ('^' || to_hex(mailbox_id) || '([.][0-9a-f]+){3}$')
             ) NOT VALID
             """,
-            "ALTER TABLE mailstore_message DROP CONSTRAINT message_kept_unique_id_is_no_own_copys",
+            "ALTER TABLE mailstore_message DROP CONSTRAINT IF EXISTS message_kept_unique_id_is_no_own_copys",
         ),
         migrations.RunSQL(
             """
