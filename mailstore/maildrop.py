@@ -468,10 +468,9 @@ class Maildrops:
 
     async def stop(self) -> None:
         """Give everything back. Sessions are closed before."""
-        if self._behind:
-            await asyncio.wait(self._behind, timeout=_LEAVE)
+        last = asyncio.create_task(self._failed.stop())
+        await asyncio.wait([last, *self._behind], timeout=_LEAVE)
         await self.presence.stop()
-        await self._failed.stop()
         await self.pool.close()
         await self._throttle.close()
         self._passwords.close()
