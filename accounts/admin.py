@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget
 
@@ -356,7 +356,7 @@ class _LimitedPage(Provisioned):
                 found.append(
                     limits.told(limits.so_many(what, has), None)
                     if most is None
-                    else limits.told(f"{has:,}", limits.so_many(what, most))
+                    else limits.told(languages.number(has), limits.so_many(what, most))
                 )
         used, room = quotas.rounded(limits.used_octets(target)), allowance.max_octets
         found.append(
@@ -487,7 +487,7 @@ class PlanAdmin(Provisioned):
 
     @admin.display(description=_("tenants"))
     def tenants(self, plan: Any) -> str:
-        return links(plan.pk, (f"{plan.having:,}", "admin:accounts_tenant_changelist", "plan__id__exact"))
+        return links(plan.pk, (languages.number(plan.having), "admin:accounts_tenant_changelist", "plan__id__exact"))
 
 
 class TenantAddForm(ProvisioningForm):
@@ -792,7 +792,7 @@ class DomainAdmin(_LimitedPage):
     def facts(self, rows: QuerySet[Any]) -> together.Facts:
         aliases = Alias.objects.filter(domain__in=rows).count()
         mailboxes = Mailbox.objects.filter(domain__in=rows, closed_at=None)
-        return [*together.of_mailboxes(mailboxes), (gettext("Aliases"), f"{aliases:,}")]
+        return [*together.of_mailboxes(mailboxes), (gettext("Aliases"), languages.number(aliases))]
 
     def end(self, row: Any) -> None:
         provisioning.close_domain(row)
@@ -1647,7 +1647,8 @@ class WebhookAdmin(Provisioned):
     @admin.display(description=_("pages"))
     def pages(self, webhook: Webhook) -> str:
         return links(
-            webhook.pk, (gettext("Deliveries"), "admin:accounts_webhookdelivery_changelist", "webhook__id__exact")
+            webhook.pk,
+            (pgettext("webhook", "Deliveries"), "admin:accounts_webhookdelivery_changelist", "webhook__id__exact"),
         )
 
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
-from django.utils import timezone, translation
+from django.utils import formats, timezone, translation
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 from django.utils.translation.trans_real import parse_accept_lang_header
@@ -94,6 +94,11 @@ def regions() -> list[tuple[str, list[tuple[str, str]]]]:
         region, _slash, place = name.partition("/")
         found.setdefault(called[region], []).append((name, named(zone, place.replace("_", " "))))
     return list(found.items())
+
+
+def number(amount: float, places: int | None = None) -> str:
+    """With its digits in groups, and so many after the point, as the language writes it: 1,234.5 or 1.234,5."""
+    return formats.number_format(amount, places, force_grouping=True)
 
 
 def gettext(text: str) -> str:

@@ -12,7 +12,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from accounts import audit
+from accounts import audit, languages
 from accounts.models import Allowance, Domain, Mailbox, Reseller, Tenant
 
 FIELDS: Final = ("max_domains", "max_mailboxes", "max_aliases", "max_octets")
@@ -48,7 +48,7 @@ def so_many(what: str, number: int) -> str:
         "aliases": ngettext("%(number)s alias", "%(number)s aliases", number),
         "octets": ngettext("%(number)s octet", "%(number)s octets", number),
     }
-    return named[what] % {"number": f"{number:,}"}
+    return named[what] % {"number": languages.number(number)}
 
 
 def open_for(target: Reseller | Tenant | Domain) -> None:

@@ -2,6 +2,7 @@
 
 from django.utils.translation import gettext as _
 
+from accounts import languages
 from mailhost import environment
 
 _UNITS = ("", "K", "M", "G", "T")
@@ -34,4 +35,4 @@ def rounded(octets: int | None) -> str:
     amount, power = float(octets), 0
     while amount >= 1000 and power < len(_UNITS) - 1:
         amount, power = amount / 1024, power + 1
-    return f"{amount:.0f}{_UNITS[power]}" if amount >= 10 or amount == int(amount) else f"{amount:.1f}{_UNITS[power]}"
+    return languages.number(amount, 0 if amount >= 10 or amount == int(amount) else 1) + _UNITS[power]

@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from accounts import quotas
+from accounts import languages, quotas
 from accounts.models import Allowance, Mailbox, Tenant
 from accounts.scoped import Scoped, dress
 
@@ -39,7 +39,7 @@ def confirmed(
     number = queryset.order_by().values("pk")[: MOST + 1].count()
     if number > MOST:
         text = _("At most %(most)s can be changed at once. Choose fewer, or let a program do it over the API.")
-        return _page(page, request, title=title, refusals=[text % {"most": f"{MOST:,}"}])
+        return _page(page, request, title=title, refusals=[text % {"most": languages.number(MOST)}])
     answered = "asked" in request.POST
     given = form.cleaned_data if form is not None and answered and form.is_valid() else None
     if answered and (form is None or given is not None) and "sure" in request.POST:
@@ -72,16 +72,16 @@ def of_mailboxes(queryset: QuerySet[Mailbox]) -> list[tuple[str, str]]:
     """How many there are in which state, and how much mail they hold."""
     chosen = Mailbox.objects.filter(pk__in=queryset.order_by().values("pk"))
     sums = chosen.aggregate(octets=Sum("used_octets"), messages=Sum("message_count"))
-    shown = [(_("Mailboxes"), f"{chosen.count():,}")]
+    shown = [(_("Mailboxes"), languages.number(chosen.count()))]
     for state in Mailbox.State:
         number = chosen.filter(closed_at=None, state=state).count()
         if number:
-            shown.append((str(state.label)[:1].upper() + str(state.label)[1:], f"{number:,}"))
+            shown.append((str(state.label)[:1].upper() + str(state.label)[1:], languages.number(number)))
     if closed := chosen.exclude(closed_at=None).count():
-        shown.append((_("Closed: left as they are"), f"{closed:,}"))
+        shown.append((_("Closed: left as they are"), languages.number(closed)))
     return [
         *shown,
-        (_("Messages in them"), f"{sums['messages'] or 0:,}"),
+        (_("Messages in them"), languages.number(sums["messages"] or 0)),
         (_("Octets in them"), quotas.rounded(sums["octets"] or 0)),
     ]
 
@@ -90,7 +90,10 @@ def of_quota(queryset: QuerySet[Mailbox], given: dict[str, Any] | None) -> list[
     """What a quota would mean to these mailboxes."""
     chosen = Mailbox.objects.filter(pk__in=queryset.order_by().values("pk"), closed_at=None)
     most = chosen.aggregate(most=Max("used_octets"))["most"] or 0
-    facts = [(_("Open mailboxes"), f"{chosen.count():,}"), (_("The fullest of them uses"), quotas.rounded(most))]
+    facts = [
+        (_("Open mailboxes"), languages.number(chosen.count())),
+        (_("The fullest of them uses"), quotas.rounded(most)),
+    ]
     if given is None:
         return facts
     quota = given["quota_octets"]
@@ -98,20 +101,22 @@ def of_quota(queryset: QuerySet[Mailbox], given: dict[str, Any] | None) -> list[
     facts.append((_("New quota"), quotas.exact(quota) if quota is not None else _("no limit")))
     if quota is not None:
         over = chosen.filter(used_octets__gt=quota).count()
-        facts.append((_("Get less than now"), f"{chosen.filter(unlimited | Q(quota_octets__gt=quota)).count():,}"))
+        facts.append(
+            (_("Get less than now"), languages.number(chosen.filter(unlimited | Q(quota_octets__gt=quota)).count()))
+        )
         text = ngettext(
             "%(number)s: it takes no new mail until enough was removed",
             "%(number)s: they take no new mail until enough was removed",
             over,
         )
-        facts.append((_("Use more than that"), text % {"number": f"{over:,}"} if over else "0"))
+        facts.append((_("Use more than that"), text % {"number": languages.number(over)} if over else "0"))
     return facts
 
 
 def of_plan(queryset: QuerySet[Tenant], given: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What a plan would mean to these tenants."""
     chosen = Allowance.objects.filter(tenant__in=queryset.order_by().values("pk"), domain=None)
-    facts = [(_("Tenants"), f"{chosen.count():,}")]
+    facts = [(_("Tenants"), languages.number(chosen.count()))]
     if given is None:
         return facts
     plan = given["plan"]
@@ -121,9 +126,9 @@ def of_plan(queryset: QuerySet[Tenant], given: dict[str, Any] | None) -> list[tu
     for limit, column in columns.items():
         most = getattr(plan, limit)
         over = chosen.filter(**{f"{column}__gt": most}).count() if most is not None else 0
-        shown = _("no limit") if most is None else f"{most:,}"
+        shown = _("no limit") if most is None else languages.number(most)
         text = ngettext("%(shown)s; %(number)s tenant has more", "%(shown)s; %(number)s tenants have more", over)
-        facts.append((names[limit], text % {"shown": shown, "number": f"{over:,}"} if over else shown))
+        facts.append((names[limit], text % {"shown": shown, "number": languages.number(over)} if over else shown))
     room = plan.max_octets
     facts.append((_("Octets"), _("no limit") if room is None else quotas.exact(room)))
     return facts

@@ -21,7 +21,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
-from accounts import quotas
+from accounts import languages, quotas
 from accounts.admin import DomainAdmin, MailboxAdmin, Provisioned, ProvisioningForm
 from accounts.provisioning import BadValue, StillInUse
 from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, is_operator
@@ -427,11 +427,12 @@ class ImportJobAdmin(Provisioned):
     @admin.display(description=_lazy("imported"))
     def progress(self, job: ImportJob) -> str:
         if job.total is None:
-            return f"{job.imported:,}"
+            return languages.number(job.imported)
         done = min(job.imported + job.skipped + job.failed, job.total)
         return format_html(
             '<progress max="{}" value="{}"></progress> {}', max(job.total, 1), done,
-            _("%(number)s of %(total)s") % {"number": f"{job.imported:,}", "total": f"{job.total:,}"},
+            _("%(number)s of %(total)s")
+            % {"number": languages.number(job.imported), "total": languages.number(job.total)},
         )  # fmt: skip
 
     @admin.display(description=_lazy("report"))

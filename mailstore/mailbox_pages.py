@@ -22,6 +22,7 @@ from django.utils.timezone import localtime, make_aware
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from accounts import languages
 from accounts.models import Mailbox
 from accounts.scoped import Bounded, RowPage, Scoped, dress, may
 from mailstore import life, retention, search, sessions
@@ -125,7 +126,7 @@ def _messages(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpRespo
             (form.query(where=where), title, count, form.data.get("where", "") == where)
             for where, title, count in (
                 ("", _("All"), ""),
-                ("maildrop", _("In the maildrop"), f"{mailbox.message_count:,}"),
+                ("maildrop", _("In the maildrop"), languages.number(mailbox.message_count)),
                 ("fetched", _("Fetched, and there"), ""),
                 ("removed", _("Removed"), _at_most(removed)),
             )
@@ -313,7 +314,7 @@ def _restore(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpRespon
                 "%(number)s messages are back, %(octets)s. They are new to every mail program.",
                 moved.messages,
             )
-            done = text % {"number": f"{moved.messages:,}", "octets": filesizeformat(moved.octets)}
+            done = text % {"number": languages.number(moved.messages), "octets": filesizeformat(moved.octets)}
             notes.success(request, f"{chosen.said} {done}".strip())
             return HttpResponseRedirect(f"{back}?where=maildrop")
     facts = [
@@ -353,7 +354,9 @@ def _remove(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpRespons
         text = ngettext(
             "%(number)s message is removed, %(octets)s.", "%(number)s messages are removed, %(octets)s.", moved.messages
         )
-        notes.success(request, text % {"number": f"{moved.messages:,}", "octets": filesizeformat(moved.octets)})
+        notes.success(
+            request, text % {"number": languages.number(moved.messages), "octets": filesizeformat(moved.octets)}
+        )
         return HttpResponseRedirect(f"{back}?where=removed")
     return page.asking(
         request,
@@ -485,11 +488,11 @@ def _page_of(request: HttpRequest) -> int:
 
 
 def _at_most(count: int) -> str:
-    return f"{count:,}" if count < Bounded.MOST else f"{Bounded.MOST:,}+"
+    return languages.number(min(count, Bounded.MOST)) + ("+" if count >= Bounded.MOST else "")
 
 
 def _counted(messages: int, octets: int | None = None) -> str:
-    text = ngettext("%(number)s message", "%(number)s messages", messages) % {"number": f"{messages:,}"}
+    text = ngettext("%(number)s message", "%(number)s messages", messages) % {"number": languages.number(messages)}
     return text if octets is None else f"{text}, {filesizeformat(octets)}"
 
 

@@ -43,7 +43,7 @@ def today(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     return context | {
         "span": span,
         "spans": charts.SPANS,
-        "chart_options": charts.OPTIONS,
+        "chart_options": charts.options(),
         "counted_at": rollup.counted_at if rollup else None,
         "queries": counter.queries,
         "milliseconds": counter.milliseconds,

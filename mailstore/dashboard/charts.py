@@ -11,14 +11,13 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import formats
 from django.utils.timezone import localtime, now
+from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
-from accounts import quotas
+from accounts import languages, quotas
 from accounts.principals import Principal
 from accounts.scoped import may
 from mailstore import statistics
-from mailstore.dashboard import words
 from mailstore.models import DailyStatistics, HourlyStatistics, Statistics
 
 _COUNTED: Final = ("delivered", "refused", "fetched", "removed")
@@ -39,8 +38,8 @@ class Span(NamedTuple):
 SPANS: Final = (
     Span("day", gettext_lazy("24 hours"), HourlyStatistics, timedelta(hours=1), 24, "H:i"),
     Span("week", gettext_lazy("7 days"), HourlyStatistics, timedelta(hours=6), 28, "D H:i"),
-    Span("month", gettext_lazy("30 days"), DailyStatistics, timedelta(days=1), 30, "j M"),
-    Span("year", gettext_lazy("1 year"), DailyStatistics, timedelta(days=7), 53, "j M Y"),
+    Span("month", gettext_lazy("30 days"), DailyStatistics, timedelta(days=1), 30, "MONTH_DAY_FORMAT"),
+    Span("year", gettext_lazy("1 year"), DailyStatistics, timedelta(days=7), 53, "DATE_FORMAT"),
 )
 
 
@@ -93,7 +92,7 @@ class Chart:
     def _text(self, value: int | None) -> str:
         if value is None:
             return "–"
-        return quotas.rounded(value) if self.is_size else words.number(value)
+        return quotas.rounded(value) if self.is_size else languages.number(value)
 
     def _dataset(self, one: Series) -> dict[str, Any]:
         data = [value if value is None or self.unit == 1 else round(value / self.unit, 2) for value in one.values]
@@ -106,25 +105,22 @@ class Chart:
 
 
 _TICKS: Final = {"color": "#7b8494", "maxRotation": 0}
-OPTIONS: Final = json.dumps(
-    {
-        "responsive": True,
-        "maintainAspectRatio": False,
-        "animation": False,
-        "interaction": {"mode": "index", "intersect": False},
-        "plugins": {"legend": {"display": False}},
-        "scales": {
-            "x": {"grid": {"display": False}, "border": {"display": False}, "ticks": _TICKS | {"maxTicksLimit": 6}},
-            "y": {
-                "beginAtZero": True,
-                "grid": {},
-                "border": {"display": False},
-                "ticks": _TICKS | {"maxTicksLimit": 5},
-            },
-        },
-    }
-)
-"""How they are drawn, instead of unfold's own way: from zero, with numbers as the browser writes them."""
+_OPTIONS: Final = {
+    "responsive": True,
+    "maintainAspectRatio": False,
+    "animation": False,
+    "interaction": {"mode": "index", "intersect": False},
+    "plugins": {"legend": {"display": False}},
+    "scales": {
+        "x": {"grid": {"display": False}, "border": {"display": False}, "ticks": _TICKS | {"maxTicksLimit": 6}},
+        "y": {"beginAtZero": True, "grid": {}, "border": {"display": False}, "ticks": _TICKS | {"maxTicksLimit": 5}},
+    },
+}
+
+
+def options() -> str:
+    """How they are drawn, instead of unfold's own way: from zero, with numbers as the page's language writes them."""
+    return json.dumps({**_OPTIONS, "locale": get_language()})
 
 
 def of(request: HttpRequest, principal: Principal, span: Span, *, has_counted: bool) -> list[Chart]:

@@ -15,7 +15,7 @@ from django.utils.timezone import now
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from accounts import principals, quotas
+from accounts import languages, principals, quotas
 from accounts.scoped import ReadOnly, SinceFilter, TenantFilter
 from mailstore import usage
 from mailstore.dashboard import words
@@ -127,7 +127,7 @@ class StatisticsAdmin(_OfDomains):
 
     @admin.display(description=_("from (UTC)"))
     def begins(self, row: Any) -> str:
-        return formats.date_format(row.start, "Y-m-d H:i" if isinstance(row, HourlyStatistics) else "Y-m-d")
+        return formats.date_format(row.start, "DATETIME_FORMAT" if isinstance(row, HourlyStatistics) else "DATE_FORMAT")
 
     @admin.display(description=_("octets"))
     def delivered_size(self, row: Any) -> str:
@@ -167,7 +167,7 @@ class PurgeForecastAdmin(_OfDomains):
         if row.domain_id:
             query["mailbox__domain__id__exact"] = str(row.domain_id)
         link = f"{reverse('admin:mailstore_message_changelist')}?{urlencode(query)}"
-        return format_html('<a href="{}">{}</a>', link, formats.number_format(row.messages, force_grouping=True))
+        return format_html('<a href="{}">{}</a>', link, languages.number(row.messages))
 
     @admin.display(description=_("octets"))
     def size(self, row: PurgeForecast) -> str:
@@ -212,7 +212,7 @@ class BackgroundRunAdmin(ReadOnly):
 
     @admin.display(description=_("took"))
     def took(self, run: BackgroundRun) -> str:
-        return "–" if run.seconds is None else gettext("%(seconds).1f s") % {"seconds": run.seconds}
+        return "–" if run.seconds is None else gettext("%(seconds)s s") % {"seconds": languages.number(run.seconds, 1)}
 
 
 def _days_ahead() -> list[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from django.utils.timezone import now
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from accounts import limits, quotas, verification
+from accounts import languages, limits, quotas, verification
 from accounts.models import Allowance, Domain, FailedLogin, Mailbox, Tenant, little_room
 from accounts.principals import Principal
 from accounts.scoped import may
@@ -153,8 +153,8 @@ class _Page:
         self._add(
             "fetched", _("Fetched"), sums["fetched"], link, "call_made", of_a_day=True,
             more=(
-                (in_sessions % {"number": words.number(sums["sessions"])}, ""),
-                (_("%(number)s removed") % {"number": words.number(sums["removed"])}, ""),
+                (in_sessions % {"number": languages.number(sums["sessions"])}, ""),
+                (_("%(number)s removed") % {"number": languages.number(sums["removed"])}, ""),
             ),
         )  # fmt: skip
 
@@ -175,12 +175,12 @@ class _Page:
                 "%(number)s mailboxes are full: mail to them is refused.",
                 found["full"],
             )
-            self._tell(text % {"number": words.number(found["full"])}, _list("accounts_mailbox", room=100), BAD)
+            self._tell(text % {"number": languages.number(found["full"])}, _list("accounts_mailbox", room=100), BAD)
         self._add(
             "room", _("Mailboxes near quota"), found["all"], link, "hard_drive",
             tone=BAD if found["full"] else WARN if found["all"] else GOOD,
             more=tuple(
-                (text % {"number": words.number(number)}, _list("accounts_mailbox", room=percent))
+                (text % {"number": languages.number(number)}, _list("accounts_mailbox", room=percent))
                 for text, number, percent in (
                     (_("%(number)s full"), found["full"], 100),
                     (_("%(number)s from 90 %%"), found["nearly"], 90),
@@ -241,7 +241,9 @@ class _Page:
                 "The claims to %(number)s domains lapse within 7 days: their TXT records are missing.",
                 found["lapsing"],
             )
-            self._tell(text % {"number": words.number(found["lapsing"])}, _list("accounts_domain", verified="lapsing"))
+            self._tell(
+                text % {"number": languages.number(found["lapsing"])}, _list("accounts_domain", verified="lapsing")
+            )
         if found["failing"]:
             text = ngettext(
                 "%(number)s domain was verified once, and is not any more.",
@@ -249,7 +251,7 @@ class _Page:
                 found["failing"],
             )
             self._tell(
-                text % {"number": words.number(found["failing"])}, _list("accounts_domain", state__exact="failing")
+                text % {"number": languages.number(found["failing"])}, _list("accounts_domain", state__exact="failing")
             )
         self._add(
             "domains", _("Domains not verified"), found["unverified"], _list("accounts_domain", verified="no"),
@@ -271,12 +273,12 @@ class _Page:
             more = [
                 (
                     ngettext("in %(number)s domain", "in %(number)s domains", domains)
-                    % {"number": words.number(domains)},
+                    % {"number": languages.number(domains)},
                     _list("accounts_domain"),
                 )
             ]
             if self._principal.is_host_wide and (messages := _estimated_messages()):
-                more.append((_("about %(number)s messages") % {"number": words.number(messages)}, ""))
+                more.append((_("about %(number)s messages") % {"number": languages.number(messages)}, ""))
             self._add(
                 "mailboxes", _("Mailboxes"), int(found["mailboxes"] or 0), _list("accounts_mailbox"), "inbox",
                 more=tuple(more),
@@ -291,7 +293,7 @@ class _Page:
                     "%(number)s tenants have nearly all mailboxes or octets that they may.",
                     near,
                 )
-                self._tell(text % {"number": words.number(near)}, _list("accounts_tenant", limits="near"))
+                self._tell(text % {"number": languages.number(near)}, _list("accounts_tenant", limits="near"))
 
     def sessions(self) -> None:
         """Sessions that are open."""
@@ -324,7 +326,7 @@ class _Page:
             yield DayAhead(
                 day=day,
                 messages=messages,
-                shown_messages=words.number(messages),
+                shown_messages=languages.number(messages),
                 octets=quotas.rounded(octets),
                 mailboxes=mailboxes,
                 percent=messages * 100 // most if most else 0,
@@ -435,7 +437,7 @@ class _Page:
             tone=WARN if total else GOOD,
             more=tuple(
                 (
-                    f"{words.number(int(by_reason[reason]))} {labels.get(reason, reason)}",
+                    f"{languages.number(int(by_reason[reason]))} {labels.get(reason, reason)}",
                     _list(of, since="day", **{parameter: reason}),
                 )
                 for reason in most
@@ -454,7 +456,9 @@ class _Page:
         return may(self._request, resource, "read")
 
     def _add(self, name: str, title: str, number: int, link: str, icon: str, **more: Any) -> None:
-        self.numbers.append(Number(name=name, title=title, value=words.number(number), link=link, icon=icon, **more))
+        self.numbers.append(
+            Number(name=name, title=title, value=languages.number(number), link=link, icon=icon, **more)
+        )
 
     def _tell(self, text: str, link: str, tone: str = WARN) -> None:
         self.notices.append(Notice(text=text, link=link, tone=tone))

@@ -3,7 +3,6 @@
 from datetime import timedelta
 from typing import Any, Final
 
-from django.utils import formats
 from django.utils.timesince import timesince
 from django.utils.timezone import now
 from django.utils.translation import gettext, ngettext
@@ -47,11 +46,6 @@ def reason(name: str) -> str:
 def task(name: str) -> str:
     """What Celery does."""
     return str(TASKS.get(name, name))
-
-
-def number(amount: int) -> str:
-    """With its digits in groups."""
-    return formats.number_format(amount, force_grouping=True)
 
 
 def ago(time: timedelta) -> str:

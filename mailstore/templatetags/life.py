@@ -9,6 +9,7 @@ from django.utils.formats import date_format
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop as noop
+from django.utils.translation import pgettext
 
 from mailstore.life import Event, Kind, Seen
 
@@ -42,7 +43,10 @@ def moment(at: datetime | None) -> str:
         return date_format(there, "H:i")
     if there.year != here.year:
         return date_format(there, "DATETIME_FORMAT")
-    return f"{date_format(there, 'MONTH_DAY_FORMAT')} {date_format(there, 'H:i')}"
+    return pgettext("moment", "%(day)s %(time)s") % {
+        "day": date_format(there, "MONTH_DAY_FORMAT"),
+        "time": date_format(there, "H:i"),
+    }
 
 
 @register.filter

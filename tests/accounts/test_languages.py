@@ -9,9 +9,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone, translation
 
-from accounts import languages, provisioning
+from accounts import languages, provisioning, quotas
 from accounts.models import AuditEvent, User
 from accounts.provisioning import BadValue
+from mailstore.templatetags import life
 from tests import pages_of
 from tests.fixtures import Customer
 from tests.mailstore.rows import add_listener, add_session
@@ -212,3 +213,22 @@ def test_zones_tell_what_they_are_from_utc() -> None:
     offered = dict(languages.regions())
     assert ("Asia/Kathmandu", "Kathmandu (UTC+05:45)") in offered["Asia"]
     assert ("America/Argentina/Salta", "Argentina/Salta (UTC-03:00)") in offered["America"]
+
+
+def test_numbers_and_sizes_are_written_as_the_language_does() -> None:
+    told = {}
+    for language in ("en", "vi"):
+        with translation.override(language):
+            told[language] = (languages.number(1234567), languages.number(1234.5, 1), quotas.rounded(5_500_000))
+    assert told == {"en": ("1,234,567", "1,234.5", "5.2M"), "vi": ("1.234.567", "1.234,5", "5,2M")}
+
+
+def test_a_moment_of_this_year_is_in_the_order_of_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = timezone.now().replace(month=6, day=15)
+    monkeypatch.setattr(life, "localtime", lambda at=here: at)
+    at = here.replace(month=3, day=2, hour=9, minute=2)
+    told = {}
+    for language in ("en", "vi"):
+        with translation.override(language):
+            told[language] = life.moment(at)
+    assert told == {"en": "2 Mar 09:02", "vi": "09:02 02/03"}

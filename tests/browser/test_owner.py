@@ -128,7 +128,7 @@ def test_an_owner_reads_vietnamese(acme: Customer, live_server: Any, width: int,
         look("vi-session")
         page.get_by_role("button", name="Lấy lại cả 2 thư").click()
         assert "Đã lấy lại 2 thư" in page.get_by_role("status").inner_text()
-        for name in ("Thư đã xóa", "Thiết bị", "Cài đặt chương trình", "Mật khẩu", "Tải xuống"):
+        for name in ("Thư đã xóa", "Thiết bị", "Thiết lập chương trình", "Mật khẩu", "Tải xuống"):
             page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
             look(f"vi-{name.replace(' ', '-')}")
 

@@ -65,7 +65,7 @@ def test_each_is_told_in_his_language_and_his_time(acme: Customer, globex: Custo
     assert told["Subject"] == "Hộp thư an@acme.test của bạn đã dùng 90 %"
     assert (told["Content-Language"], str(told["From"])) == ("vi", "Dịch vụ thư <postmaster@mx.example.test>")
     assert told["Date"].endswith("+0700")
-    assert "người gửi được báo lại" in told.get_content()
+    assert "người gửi sẽ được báo lại" in told.get_content()
     assert notice(globex.mailbox)["Subject"] == "Your mailbox an@globex.test is 90 % full"
 
 
