@@ -531,7 +531,8 @@ class PurgeForecast(TenantOwned):
 class Rollup(models.Model):
     """How far the statistics are: one row. Whoever counts on holds it.
 
-    What was `sampled` is counted once all transactions that may have begun before have ended (`mailstore.statistics`).
+    What was `sampled` is counted once all transactions of this database that may have begun before have ended
+    (`mailstore.statistics`).
     """
 
     id = models.SmallIntegerField(primary_key=True, default=1)

@@ -3,7 +3,8 @@
 Nothing is counted on the path of the mail. A task comes by, again and again, and adds what is new: messages by their
 ids, which only grow, sessions by their ends, refusals by their hours. What a transaction writes can be seen later than
 what a younger one wrote; so each run only notes how far things are, and a later run counts up to there, once all
-transactions that may have begun before have ended. A count and the mark that it was made are one transaction.
+transactions of this database that may have begun before have ended. A count and the mark that it was made are one
+transaction.
 """
 
 import time
@@ -38,7 +39,7 @@ class _Look:
 
     at: datetime
     message_id: int
-    oldest: int  # transaction that has not ended
+    oldest: int  # transaction of this database that has not ended; the next one where all have
     next: int  # transaction
 
 
@@ -71,9 +72,24 @@ def of(model: type[S], principal: Principal) -> TenantQuerySet[S]:
     return rows.filter(domain=None) if principal.is_host_wide else rows.visible_to(principal).exclude(domain=None)
 
 
+# A snapshot is of all databases of the server, and in another one a transaction may be open for days. Ours are those
+# that have locked something here, as each does that writes, until it ends. The locks are read after the snapshot is
+# made: whose are gone by then, what that one wrote is seen by who counts later.
 _LOOK = """
+WITH ours AS MATERIALIZED (
+    SELECT held.transactionid FROM pg_locks held
+    WHERE held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted
+        AND held.virtualtransaction IN (
+            SELECT virtualtransaction FROM pg_locks
+            WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        )
+)
 SELECT clock_timestamp(), coalesce((SELECT max(id) FROM mailstore_message), 0),
-    pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
+    coalesce(
+        (SELECT min(open::text::bigint) FROM pg_snapshot_xip(now) open WHERE open::xid IN (SELECT * FROM ours)),
+        pg_snapshot_xmax(now)::text::bigint
+    ),
+    pg_snapshot_xmax(now)::text::bigint
 FROM pg_current_snapshot() now
 """
 

@@ -1,6 +1,5 @@
 """What happens is counted once each, whoever counts, however late it was committed, and wherever a domain goes."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,6 +25,7 @@ from mailstore.models import (
     Refusal,
     Rollup,
 )
+from tests import servers
 from tests.fixtures import Customer
 from tests.mailstore import post, retain, rows
 
@@ -36,22 +36,21 @@ LONG_AGO = timedelta(minutes=5)
 
 
 def look(**options: Any) -> None:
-    """A run that looks how far things are. What began before it is let end, where it is none of this test's.
-
-    Transactions are numbered in all databases of a server together, and other tests run in others.
-    """
+    """A run that looks how far things are. An autovacuum that began before it is let end: it is none of the tests'."""
     statistics.roll_up(retention=KEPT, **options)
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         [looked] = cursor.fetchone()
-        for _ in range(1800):
+
+        def is_alone() -> bool:
             cursor.execute(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname <> current_database() AND xact_start < %s)",
+                "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+                " AND datname = current_database() AND xact_start < %s)",
                 (looked,),
             )
-            if cursor.fetchone() == (False,):
-                return
-            time.sleep(0.1)
+            return bool(cursor.fetchone() == (True,))
+
+        servers.eventually(is_alone, 60)
 
 
 def count(**options: Any) -> None:
@@ -137,6 +136,30 @@ def test_a_message_that_is_committed_late_is_counted(acme: Customer, globex: Cus
     assert totals(domain=acme.domain)[:2] == (1, 13)
     assert totals(domain=globex.domain)[0] == 1
     assert totals()[0] == 2
+
+
+def test_what_is_open_in_another_database_of_the_server_holds_nothing_up(acme: Customer) -> None:
+    with psycopg.connect(database.conninfo(), dbname="postgres") as neighbour:
+        neighbour.execute("CREATE TEMPORARY TABLE busy (id int)")
+        deliver(acme.mailbox)
+        count()
+        assert totals()[0] == 1
+
+
+def test_the_worker_sees_what_others_have_open(acme: Customer) -> None:
+    """Its role sees little of their sessions, but all locks."""
+    deliver(acme.mailbox)
+    with connection.cursor() as cursor:
+        cursor.execute("SET ROLE mailhost_worker")
+        try:
+            with another() as late:
+                late.execute("SELECT FROM accounts_mailbox WHERE id = %s FOR NO KEY UPDATE", (acme.mailbox.pk,))
+                count()
+                assert totals()[0] == 0
+            count()
+            assert totals()[0] == 1
+        finally:
+            cursor.execute("RESET ROLE")
 
 
 def test_a_session_whose_end_is_committed_late_is_counted(acme: Customer) -> None:
