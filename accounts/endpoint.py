@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 from accounts import outside
 
@@ -38,7 +38,7 @@ class Answer:
 
     result: Result
     status: int | None = None
-    error: str = ""  # a sentence without its full stop
+    error: str = ""  # a sentence without its full stop, in English as catalogues know it: it is read later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,24 +87,21 @@ class Endpoint:
         except outside.Refused as refusal:
             return Answer(Result.AWAY, error=str(refusal))
         except TimeoutError:
-            return Answer(
-                Result.AWAY,
-                error=_("there was no answer within %(timeout)s seconds") % {"timeout": f"{self._config.timeout:g}"},
-            )
+            return Answer(Result.AWAY, error=noop("there was no answer in time"))
         except ssl.SSLError:
             return Answer(
-                Result.AWAY, error=_("TLS failed: its certificate is not valid for it, or its version is old")
+                Result.AWAY, error=noop("TLS failed: its certificate is not valid for it, or its version is old")
             )
         except ConnectionRefusedError:
-            return Answer(Result.AWAY, error=_("the connection was refused"))
+            return Answer(Result.AWAY, error=noop("the connection was refused"))
         except http.client.RemoteDisconnected:
-            return Answer(Result.AWAY, error=_("the connection was closed without an answer"))
+            return Answer(Result.AWAY, error=noop("the connection was closed without an answer"))
         except ConnectionError:
-            return Answer(Result.AWAY, error=_("the connection was broken off"))
+            return Answer(Result.AWAY, error=noop("the connection was broken off"))
         except OSError:
-            return Answer(Result.AWAY, error=_("there is no way to its address"))
+            return Answer(Result.AWAY, error=noop("there is no way to its address"))
         except (http.client.HTTPException, ValueError):
-            return Answer(Result.AWAY, error=_("its answer is not HTTP"))
+            return Answer(Result.AWAY, error=noop("its answer is not HTTP"))
 
     def _attempt(self, parcel: Parcel, addresses: list[outside.Address]) -> Answer:
         """One attempt, on the connection that there is or on one to these addresses. Raises `TimeoutError` if late."""
@@ -129,7 +126,7 @@ class Endpoint:
 
     def _resolve(self) -> list[outside.Address]:
         if self._url.scheme != "https" and not self._config.allow_private:
-            raise outside.Refused(_("its URL does not begin with https://"))
+            raise outside.Refused(noop("its URL does not begin with https://"))
         host, port = self._url.hostname or "", self._url.port or (443 if self._url.scheme == "https" else 80)
         return outside.resolve(host, port, allow_private=self._config.allow_private)
 
@@ -190,11 +187,11 @@ def _judged(status: int) -> Answer:
     if 200 <= status < 300:
         return Answer(Result.DELIVERED, status)
     if status == 410:
-        return Answer(Result.GONE, status, _("it answered 410: the webhook is disabled"))
+        return Answer(Result.GONE, status, noop("it answered 410: the webhook is disabled"))
     if status in (429, 502, 503, 504):
         return Answer(Result.AWAY, status, f"it answered {status}")
     if 300 <= status < 400:
-        return Answer(Result.REFUSED, status, f"it answered {status}: redirects are not followed")
+        return Answer(Result.REFUSED, status, noop("it redirects, which is not followed"))
     return Answer(Result.REFUSED, status, f"it answered {status}")
 
 

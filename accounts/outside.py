@@ -4,7 +4,7 @@ import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 _UNICAST: Final = IPv6Network("2000::/3")  # RFC 4291 section 2.4: all of IPv6 that was ever given to anybody
 _PROTOCOLS: Final = IPv4Network("192.0.0.0/24")  # RFC 6890: of protocols, also where Python calls it global
@@ -13,7 +13,7 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052: how IPv4 looks from a n
 
 
 class Refused(Exception):
-    """We do not connect there; the text is a sentence without its full stop, and tells no address."""
+    """We do not connect there; the text is a sentence without its full stop, in English, and tells no address."""
 
 
 class Address(NamedTuple):
@@ -33,12 +33,12 @@ def resolve(host: str, port: int, *, allow_private: bool) -> list[Address]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError):  # ValueError: a name that DNS cannot even be asked for
-        raise Refused(_("%(host)a has no address") % {"host": host[:253]}) from None
+        raise Refused(noop("the host has no address")) from None
     targets: dict[Address, None] = {}
     for family, _type, _protocol, _name, where in found:
         address = ip_address(where[0])
         if address.is_unspecified or address.is_multicast or not (allow_private or is_public(address)):
-            raise Refused(_("%(host)a has an address that is not on the public internet") % {"host": host[:253]})
+            raise Refused(noop("the host has an address that is not on the public internet"))
         targets[Address(family, str(address), port)] = None
     return list(targets)
 

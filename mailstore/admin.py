@@ -437,10 +437,8 @@ class ImportJobAdmin(Provisioned):
 
     @admin.display(description=_lazy("report"))
     def shown_report(self, job: ImportJob) -> str:
-        if not job.report:
-            return _("nothing went wrong")
-        # What stands there was said in English, since nobody was there to read it.
-        return format_html("<pre>{}</pre>", "\n".join(_(line) if line else "" for line in job.report.splitlines()))
+        said = jobs.report(job)
+        return format_html("<pre>{}</pre>", "\n".join(said)) if said else _("nothing went wrong")
 
 
 @contextmanager

@@ -347,7 +347,9 @@ class ImportJob(TenantOwned):
     imported = models.IntegerField(default=0)
     skipped = models.IntegerField(default=0, help_text="Had come along before.")
     failed = models.IntegerField(default=0)
+    # Older versions wrote lines in English; now sentences are kept, to be said in the reader's language.
     report = models.TextField(blank=True, default="", help_text="What went wrong, a line each.")
+    problems = models.JSONField(null=True, help_text="What went wrong, as mailstore.importing.sentences keeps it.")
     created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     heartbeat_at = models.DateTimeField(null=True)

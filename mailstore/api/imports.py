@@ -42,7 +42,7 @@ class ImportShown(serializers.ModelSerializer[ImportJob]):
         read_only_fields = fields
 
     def get_report(self, job: ImportJob) -> list[str]:
-        return job.report.splitlines()
+        return jobs.report(job)
 
 
 class ImportWanted(Strict):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 from accounts.models import Mailbox
 from mailstore.importing import arrival
 from mailstore.importing.arrival import Arrived, Stored
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Item, Lost, Source, Unreadable
 from mailstore.spool import Spool, TooLarge
 
@@ -44,7 +45,7 @@ class Progress:
     imported: int = 0
     skipped: int = 0  # had come along before
     failed: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: list[Sentence] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -130,9 +131,9 @@ class _Run:
             try:
                 self._add(self._patiently(item))
             except TooLarge:
-                self._problem(item, "it is too large")
+                self._problem(item, Sentence(noop("it is too large"), {}))
             except Unreadable as error:
-                self._problem(item, str(error))
+                self._problem(item, error.sentence)
 
     def flush(self) -> None:
         """Store what was read."""
@@ -176,7 +177,7 @@ class _Run:
             except Lost:
                 self.flush()
                 self._find_again()
-        raise Unreadable(_("the connection was lost each time it was read"))
+        raise Unreadable(noop("the connection was lost each time it was read"))
 
     def _arrived(self, item: Item) -> Arrived:
         spool = Spool(limit=self._settings.limit, directory=self._settings.directory)
@@ -186,7 +187,7 @@ class _Run:
             spool.write(octets)
             self._watch(self.progress)
             if time.monotonic() > deadline:
-                raise Unreadable(_("it took too long"))
+                raise Unreadable(noop("it took too long"))
 
         try:
             item.read(write)
@@ -201,7 +202,7 @@ class _Run:
 
     def _find_again(self) -> None:
         """Wait until the source answers again. Raises `Lost`."""
-        lost = Lost("the connection was lost")
+        lost = Lost(noop("the connection was lost"))
         for pause in self._pauses:
             until = time.monotonic() + pause
             while (left := until - time.monotonic()) > 0:
@@ -215,10 +216,10 @@ class _Run:
                 return
         raise lost
 
-    def _problem(self, item: Item, what: str) -> None:
+    def _problem(self, item: Item, what: Sentence) -> None:
         self.progress.failed += 1
         if len(self.progress.problems) < PROBLEMS:
-            self.progress.problems.append(f"{item.name}: {what}")
+            self.progress.problems.append(Sentence(noop("%(item)s: %(problem)s"), {"item": item.name, "problem": what}))
 
 
 _X_UIDL: Final = re.compile(rb"(?:\A|\n)x-uidl[ \t]*:[ \t]*([^\r\n]{1,70}?)[ \t]*\r\n", re.IGNORECASE)

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Self
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 from mailstore.importing import unique_ids
 from mailstore.importing.maildir import UIDLIST, UidList, arrived, base_of, copy
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Item, Refused, Unreadable, Write
 
 DIRECTORY_OCTETS: Final = 32 * 1024 * 1024
@@ -41,14 +42,14 @@ class Folder:
     def open(self) -> int:
         """Look for them. Raises `Refused`."""
         if not self._path.is_dir():
-            raise Refused(_("%(path)s is no folder") % {"path": self._path})
+            raise Refused(noop("%(path)s is no folder"), path=str(self._path))
         self._files = sorted(path for path in self._path.rglob("*") if path.suffix.lower() == ".eml" and path.is_file())
         return len(self._files)
 
     def items(self) -> Iterator[Item]:
         """The messages."""
         for path in self._files:
-            yield Item(name=str(path.relative_to(self._path)), read=partial(self._read, path))
+            yield Item(name=Sentence.named(str(path.relative_to(self._path))), read=partial(self._read, path))
 
     def _read(self, path: Path, write: Write) -> None:
         try:
@@ -56,7 +57,7 @@ class Folder:
                 while piece := file.read(_PIECE):
                     write(piece)
         except OSError as error:
-            raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
+            raise Unreadable(noop("it cannot be read: %(strerror)s"), strerror=error.strerror) from None
 
 
 class Zip:
@@ -80,20 +81,20 @@ class Zip:
         try:
             file = self._open.enter_context(self._path.open("rb"))
             if _directory_octets(file) > DIRECTORY_OCTETS:
-                raise Refused(_("the zip has too many entries"))
+                raise Refused(noop("the zip has too many entries"))
             self._zip = self._open.enter_context(zipfile.ZipFile(file))
             self._messages = list(_messages(self._zip, self._format))
         except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError):
-            raise Refused(_("it is no zip that can be read")) from None
+            raise Refused(noop("it is no zip that can be read")) from None
         except OSError as error:
-            raise Refused(_("the zip cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
+            raise Refused(noop("the zip cannot be read: %(strerror)s"), strerror=error.strerror) from None
         return len(self._messages)
 
     def items(self) -> Iterator[Item]:
         """The messages."""
         for info, unique_id in self._messages:
             yield Item(
-                name=ascii(info.filename)[1:201],
+                name=Sentence.named(ascii(info.filename)[1:201]),
                 unique_id=unique_id,
                 date=arrived(PurePosixPath(info.filename).name),
                 read=partial(self._read, info),
@@ -102,14 +103,14 @@ class Zip:
     def _read(self, info: zipfile.ZipInfo, write: Write) -> None:
         assert self._zip
         if info.file_size > _FOR_NOTHING + EXPANSION * info.compress_size:
-            raise Unreadable(_("it is compressed as no message is"))
+            raise Unreadable(noop("it is compressed as no message is"))
         try:
             with self._zip.open(info) as file:
                 copy(file, write)  # type: ignore[arg-type] # it is one
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
-            raise Unreadable(_("it cannot be unpacked")) from None
+            raise Unreadable(noop("it cannot be unpacked")) from None
         except OSError as error:
-            raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
+            raise Unreadable(noop("it cannot be read: %(strerror)s"), strerror=error.strerror) from None
 
 
 def _messages(archive: zipfile.ZipFile, format_: str | None) -> Iterator[tuple[zipfile.ZipInfo, str | None]]:
@@ -131,7 +132,7 @@ def _messages(archive: zipfile.ZipFile, format_: str | None) -> Iterator[tuple[z
             pass
         else:
             if listed.file_size > _UIDLIST_OCTETS:
-                raise Refused(_("the zip has too many entries"))
+                raise Refused(noop("the zip has too many entries"))
             uids = UidList.parse(archive.read(listed).splitlines())
         for base in uids.ordered(files):
             yield files[base], uids.unique_id(base, format_)
@@ -152,7 +153,7 @@ def _directory_octets(file: BinaryIO) -> int:
     tail = file.read()
     ends = [found.start() for found in _END_MARK.finditer(tail)]
     if not ends or len(tail) - ends[-1] < _END.size:
-        raise Refused(_("it is no zip"))
+        raise Refused(noop("it is no zip"))
     octets = int(_END.unpack_from(tail, ends[-1])[5])
     place = start + ends[-1] - _LOCATOR.size
     if octets == 0xFFFFFFFF and place >= 0:

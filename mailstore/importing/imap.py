@@ -9,9 +9,10 @@ from functools import partial
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 from mailstore.importing import unique_ids
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Item, Lost, Refused, Unreadable, Write
 from mailstore.importing.wire import LINE_OCTETS, MOST_MESSAGES, Pace, Target, Wire
 
@@ -43,9 +44,9 @@ class Imap:
     def __init__(self, target: Target, *, folder: str = "INBOX", uidl_format: str | None = unique_ids.DOVECOT) -> None:
         """Raises `Refused` for a folder that can be none, or a format that IMAP cannot follow."""
         if uidl_format and unique_ids.needs_file(uidl_format):
-            raise Refused(_("IMAP does not show the files that this format of unique-ids is made from"))
+            raise Refused(noop("IMAP does not show the files that this format of unique-ids is made from"))
         if not folder.isprintable():
-            raise Refused(_("a folder's name has no control characters"))
+            raise Refused(noop("a folder's name has no control characters"))
         self._target = target
         self._folder = _quoted(_utf7(folder or "INBOX"))
         self._format = uidl_format
@@ -87,16 +88,21 @@ class Imap:
             unique_id = None
             if self._format:
                 unique_id = unique_ids.formatted(self._format, uid=uid, validity=self._validity)
-            yield Item(name=f"message with UID {uid}", unique_id=unique_id, date=date, read=partial(self._read, uid))
+            yield Item(
+                name=Sentence(noop("message with UID %(uid)s"), {"uid": uid}),
+                unique_id=unique_id,
+                date=date,
+                read=partial(self._read, uid),
+            )
 
     def _sign_in(self, wire: Wire) -> None:
         if not wire.line().upper().startswith((b"* OK", b"* PREAUTH")):
-            raise Lost(_("the server does not greet as an IMAP server does"))
+            raise Lost(noop("the server does not greet as an IMAP server does"))
         if self._target.security == "starttls":
             try:
                 self._told(wire, b"STARTTLS")
             except _No:
-                raise Refused(_("the server does not offer STARTTLS")) from None
+                raise Refused(noop("the server does not offer STARTTLS")) from None
             wire.secure()
         offers = {
             word for line in self._told(wire, b"CAPABILITY") if line.upper().startswith(b"* CAPABILITY")
@@ -108,23 +114,23 @@ class Imap:
                 token = base64.b64encode(b"\0" + login + b"\0" + password)
                 self._told(wire, b"AUTHENTICATE PLAIN", token)
             elif b"LOGINDISABLED" in offers:
-                raise Refused(_("the server takes no passwords this way"))
+                raise Refused(noop("the server takes no passwords this way"))
             else:
                 self._told(wire, b"LOGIN {%d}" % len(login), login + b" {%d}" % len(password), password)
         except _No as refusal:
             if b"[UNAVAILABLE]" in refusal.line.upper() or b"[INUSE]" in refusal.line.upper():  # RFC 5530
-                raise Lost(_("the server refuses the login for the moment")) from None
-            raise Refused(_("the server refuses the login")) from None
+                raise Lost(noop("the server refuses the login for the moment")) from None
+            raise Refused(noop("the server refuses the login")) from None
 
     def _examine(self, wire: Wire) -> int:
         """Open the folder; how many messages it has."""
         try:
             lines = self._told(wire, b"EXAMINE " + self._folder)
         except _No:
-            raise Refused(_("there is no such folder")) from None
+            raise Refused(noop("there is no such folder")) from None
         validity = next((int(found[1]) for line in lines if (found := _VALIDITY.search(line))), 0)
         if self._messages is not None and validity != self._validity:
-            raise Refused(_("the server has numbered its messages anew"))
+            raise Refused(noop("the server has numbered its messages anew"))
         self._validity = validity
         return next((int(found[1]) for line in lines if (found := _EXISTS.match(line))), 0)
 
@@ -135,18 +141,18 @@ class Imap:
             line = self._line(wire)
             if line.startswith(tag):
                 if not line[len(tag) :].upper().startswith(b"OK"):
-                    raise Lost(_("the server does not list its messages"))
+                    raise Lost(noop("the server does not list its messages"))
                 return
             pace.check()
             if _FETCH.match(line) and (uid := _UID.search(line)):
                 date = _DATE.search(line)
                 yield _Listed(int(uid[1]), _parsed(date[1]) if date else None)
-        raise Refused(_("the server lists more messages than can be"))
+        raise Refused(noop("the server lists more messages than can be"))
 
     def _read(self, uid: int, write: Write) -> None:
         wire = self._wire
         if wire is None:
-            raise Lost(_("the connection to the server was lost"))
+            raise Lost(noop("the connection to the server was lost"))
         pace = Pace(_ITEM_SECONDS)
         found = False
         try:
@@ -167,7 +173,7 @@ class Imap:
             wire.close()
             raise
         if not found or not line[len(tag) :].upper().startswith(b"OK"):
-            raise Unreadable(_("the server does not hand it out"))
+            raise Unreadable(noop("the server does not hand it out"))
 
     def _line(self, wire: Wire) -> bytes:
         """A line, its literals included. Raises `Lost` if that is too long to be one."""
@@ -175,7 +181,7 @@ class Imap:
         while found := _LITERAL.search(line):
             octets = int(found[1])
             if len(line) + octets > LINE_OCTETS:
-                raise Lost(_("the server sent a line that is too long"))
+                raise Lost(noop("the server sent a line that is too long"))
             pieces: list[bytes] = []
             wire.pass_on(octets, pieces.append)
             line += b"".join(pieces) + wire.line()

@@ -22,12 +22,14 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 from accounts import audit, outside, sealing
 from accounts.models import Mailbox
 from mailstore.importing import eml, imap, mbox, pop3, unique_ids
 from mailstore.importing.arrival import Gone, Stored
 from mailstore.importing.bring import NoRoom, Progress, Settings, bring
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Lost, Refused, Source
 from mailstore.importing.wire import Security, Target
 from mailstore.models import ImportJob
@@ -45,7 +47,6 @@ UPLOADS_KEPT: Final = timedelta(days=7)
 """So long a job that failed can be started again with the file that was uploaded for it."""
 
 _BEAT: Final = 1.0  # seconds between two looks at the row
-_REPORT: Final = 10_000  # characters
 _UPLOAD = re.compile(r"[A-Za-z0-9_-]{32}")
 _UNUSED: Final = timedelta(days=1)  # an upload that no job was made for
 _OPEN: Final = (ImportJob.State.WAITING, ImportJob.State.RUNNING)
@@ -164,6 +165,7 @@ def restart(job: ImportJob, password: str = "", *, secret: str) -> None:
             state=ImportJob.State.WAITING,
             sealed_password=_sealed(password, secret) if remote else None,
             report="",
+            problems=None,
             ended_at=None,
             heartbeat_at=None,
         ):
@@ -211,7 +213,7 @@ def run(job_id: int, config: Config) -> bool:
         return False
     job = ImportJob.objects.select_related("mailbox").get(pk=job_id)
     running = _Running(job, config.slice)
-    state, report = ImportJob.State.FAILED, ""
+    state, failure = ImportJob.State.FAILED, None
     try:
         source = _source(job, config)
         progress = bring(source, job.mailbox, _settings(job, config), watch=running.watch, then=running.then)
@@ -223,27 +225,33 @@ def run(job_id: int, config: Config) -> bool:
         _change(job, state=ImportJob.State.RUNNING)(state=ImportJob.State.WAITING, heartbeat_at=Now())
         return True
     except (Refused, Lost) as error:
-        report = str(error)
+        failure = error.sentence
     except NoRoom:
-        report = "there is no room for more"
+        failure = Sentence(noop("there is no room for more"), {})
     except Gone:
-        report = "the mailbox was closed"
+        failure = Sentence(noop("the mailbox was closed"), {})
     except _Stuck:
-        report = "it is too much for the background: use manage.py import"
+        failure = Sentence(noop("it is too much for the background: use manage.py import"), {})
     except SpoolFull:
-        report = "there is no space left here"
+        failure = Sentence(noop("there is no space left here"), {})
     except DatabaseError:
         raise  # it is gone on with when the database is back
     except Exception:
         log.exception("import %s failed", job_id)
-        report = "a fault here, which is logged"
-    lines = "\n".join([*running.progress.problems, *([report] if report else [])])[:_REPORT]
+        failure = Sentence(noop("a fault here, which is logged"), {})
+    problems = [*running.progress.problems, *([failure] if failure else [])]
     ended = _change(job, state=ImportJob.State.RUNNING)
-    ended(state=state, report=lines, sealed_password=None, ended_at=Now())
+    ended(state=state, problems=problems, sealed_password=None, ended_at=Now())
     if state == ImportJob.State.DONE and job.upload:
         (config.uploads / job.upload).unlink(missing_ok=True)
     log.info("import %s %s", job_id, state)
     return False
+
+
+def report(job: ImportJob) -> list[str]:
+    """What went wrong, a line each, in the language of whoever reads it."""
+    said = [str(Sentence.kept(problem)) for problem in job.problems or ()]
+    return said or [_(line) if line else "" for line in job.report.splitlines()]
 
 
 def tidy(uploads: Path) -> None:
@@ -382,12 +390,12 @@ def _uploaded(path: Path, uidl_format: str | None) -> Source:
         with path.open("rb") as file:
             begins = file.read(5)
     except OSError:
-        raise Refused(_("the uploaded file is not there any more")) from None
+        raise Refused(noop("the uploaded file is not there any more")) from None
     if begins.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return eml.Zip(path, uidl_format=uidl_format)
     if begins == b"From ":
         return mbox.Mbox(path)
-    raise Refused(_("the uploaded file is neither an mbox nor a zip"))
+    raise Refused(noop("the uploaded file is neither an mbox nor a zip"))
 
 
 def _settings(job: ImportJob, config: Config) -> Settings:
@@ -407,4 +415,4 @@ def _opened(job: ImportJob, secret: str) -> str:
     try:
         return _fernet(secret).decrypt(bytes(job.sealed_password or b"")).decode()
     except InvalidToken:
-        raise Refused(_("its password cannot be read any more: start it again")) from None
+        raise Refused(noop("its password cannot be read any more: start it again")) from None

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 from mailstore.importing import unique_ids
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Item, Refused, Unreadable, Write
 
 UIDLIST: Final = "dovecot-uidlist"
@@ -47,8 +48,9 @@ class Maildir:
             return sum(len(_files(folder)) for folder in self._folders())
         except OSError as error:
             raise Refused(
-                _("%(path)s is no Maildir that can be read: %(strerror)s")
-                % {"path": self._path, "strerror": error.strerror}
+                noop("%(path)s is no Maildir that can be read: %(strerror)s"),
+                path=str(self._path),
+                strerror=error.strerror,
             ) from None
 
     def items(self) -> Iterator[Item]:
@@ -62,7 +64,7 @@ class Maildir:
             for base in uids.ordered(files):
                 path = folder / files[base]
                 yield Item(
-                    name=str(path),
+                    name=Sentence.named(str(path)),
                     unique_id=uids.unique_id(base, self._format),
                     date=arrived(base, _changed(path)),
                     read=partial(_read, folder, files[base]),
@@ -155,7 +157,7 @@ def copy(file: BinaryIO, write: Write) -> None:
     """Hand a message on, also one that Dovecot compressed with zlib. Raises `Unreadable`."""
     piece = file.read(_PIECE)
     if piece.startswith(_OTHERS):
-        raise Unreadable(_("it is compressed or encrypted in a way that we cannot read"))
+        raise Unreadable(noop("it is compressed or encrypted in a way that we cannot read"))
     expand: Callable[[bytes], Iterator[bytes]] = (
         _expanded() if piece.startswith(_GZIP) else lambda piece: iter((piece,))
     )
@@ -175,7 +177,7 @@ def _expanded() -> Callable[[bytes], Iterator[bytes]]:
                     yield part
                 piece = gzip.unconsumed_tail
         except zlib.error:
-            raise Unreadable(_("it is not compressed as it says")) from None
+            raise Unreadable(noop("it is not compressed as it says")) from None
 
     return expand
 
@@ -209,9 +211,9 @@ def _read(folder: Path, name: str, write: Write) -> None:
         except FileNotFoundError:  # somebody has read it meanwhile, and its flags changed
             found = _files(folder).get(base_of(name.partition("/")[2]))
             if found is None:
-                raise Unreadable(_("it is not there any more")) from None
+                raise Unreadable(noop("it is not there any more")) from None
             file = (folder / found).open("rb")
         with file:
             copy(file, write)
     except OSError as error:
-        raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
+        raise Unreadable(noop("it cannot be read: %(strerror)s"), strerror=error.strerror) from None

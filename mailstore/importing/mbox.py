@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Item, Refused, Unreadable, Write
 
 _PIECE: Final = 64 * 1024
@@ -45,10 +46,10 @@ class Mbox:
             self._starts = _starts(self._file)
         except OSError as error:
             raise Refused(
-                _("%(name)s cannot be read: %(strerror)s") % {"name": self._name, "strerror": error.strerror}
+                noop("%(name)s cannot be read: %(strerror)s"), name=self._name, strerror=error.strerror
             ) from None
         if len(self._starts) == 1 and self._starts[0]:
-            raise Refused(_("%(name)s is no mbox: it does not begin with From") % {"name": self._name})
+            raise Refused(noop("%(name)s is no mbox: it does not begin with From"), name=self._name)
         return len(self._starts) - 1
 
     def items(self) -> Iterator[Item]:
@@ -58,7 +59,7 @@ class Mbox:
             self._file.seek(self._starts[number])
             line = self._file.readline(_PIECE)
             yield Item(
-                name=f"message {number + 1}",
+                name=Sentence(noop("message %(number)s"), {"number": number + 1}),
                 date=_date(line),
                 read=partial(self._read, self._starts[number], self._starts[number + 1]),
             )
@@ -80,7 +81,7 @@ class Mbox:
                     write(_QUOTED.sub(b"", line, count=1) if begins and line.startswith(b">") else line)
                 begins = line.endswith(b"\n")
         except OSError as error:
-            raise Unreadable(_("it cannot be read: %(strerror)s") % {"strerror": error.strerror}) from None
+            raise Unreadable(noop("it cannot be read: %(strerror)s"), strerror=error.strerror) from None
 
 
 def _starts(file: BinaryIO) -> "array[int]":

@@ -6,8 +6,9 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Item, Lost, Refused, Unreadable, Write
 from mailstore.importing.wire import MOST_MESSAGES, Pace, Target, Wire
 
@@ -60,16 +61,20 @@ class Pop3:
         numbers, names = self._numbers, self._names
         for index, number in enumerate(numbers):
             unique_id = names[index] if names else None
-            yield Item(name=f"message {number}", unique_id=unique_id, read=partial(self._read, index, unique_id))
+            yield Item(
+                name=Sentence(noop("message %(number)s"), {"number": number}),
+                unique_id=unique_id,
+                read=partial(self._read, index, unique_id),
+            )
 
     def _sign_in(self, wire: Wire) -> None:
         if not wire.line().startswith(b"+OK"):
-            raise Lost(_("the server does not greet as a POP3 server does"))
+            raise Lost(noop("the server does not greet as a POP3 server does"))
         if self._target.security == "starttls":
             try:
                 self._told(wire, b"STLS")  # RFC 2595 section 4
             except _No:
-                raise Refused(_("the server does not offer STLS")) from None
+                raise Refused(noop("the server does not offer STLS")) from None
             wire.secure()
         offers = self._offers(wire)
         login, password = self._target.login.encode(), self._target.password.encode()
@@ -83,8 +88,8 @@ class Pop3:
                 self._told(wire, b"PASS " + password)
         except _No as refusal:
             if refusal.line[5:].upper().startswith(_TEMPORARY):
-                raise Lost(_("the server refuses the login for the moment")) from None
-            raise Refused(_("the server refuses the login")) from None
+                raise Lost(noop("the server refuses the login for the moment")) from None
+            raise Refused(noop("the server refuses the login")) from None
 
     def _offers(self, wire: Wire) -> dict[bytes, list[bytes]]:
         try:
@@ -103,18 +108,18 @@ class Pop3:
             listed: list[str] | None = [name.decode("ascii", "surrogateescape") for _number, name in pairs]
         except _No:
             if names is not None:
-                raise Lost(_("the server does not list its messages")) from None
+                raise Lost(noop("the server does not list its messages")) from None
             listed = None
             try:
                 self._told(wire, b"LIST")
             except _No:
-                raise Lost(_("the server does not list its messages")) from None
+                raise Lost(noop("the server does not list its messages")) from None
             pairs = [_pair(line) for line in self._lines(wire)]
             sizes = [size for _number, size in pairs]
             if first:
                 self._sizes = sizes
             elif sizes[: len(self._sizes)] != self._sizes:
-                raise Refused(_("the server has no unique-ids, and its messages are others now")) from None
+                raise Refused(noop("the server has no unique-ids, and its messages are others now")) from None
         if first or listed is None:
             self._numbers, self._names = [number for number, _rest in pairs][: len(numbers) or None], listed
             return
@@ -125,14 +130,14 @@ class Pop3:
         wire = self._wire
         number = self._numbers[index]
         if not number:
-            raise Unreadable(_("it is not there any more"))
+            raise Unreadable(noop("it is not there any more"))
         if wire is None:
-            raise Lost(_("the connection to the server was lost"))
+            raise Lost(noop("the connection to the server was lost"))
         try:
             self._told(wire, b"RETR %d" % number)
             wire.stuffed(write)
         except _No:
-            raise Unreadable(_("the server does not hand it out")) from None
+            raise Unreadable(noop("the server does not hand it out")) from None
         except BaseException:
             wire.close()
             raise
@@ -153,7 +158,7 @@ class Pop3:
                 return
             pace.check()
             yield line.removeprefix(b".")
-        raise Refused(_("the server lists more messages than can be"))
+        raise Refused(noop("the server lists more messages than can be"))
 
 
 class _No(Exception):
@@ -165,5 +170,5 @@ class _No(Exception):
 def _pair(line: bytes) -> tuple[int, bytes]:
     number, _space, rest = line.strip().partition(b" ")
     if not number.isdigit() or len(number) > 9:
-        raise Lost(_("the server's listing is none"))
+        raise Lost(noop("the server's listing is none"))
     return int(number), rest.strip()[:255]

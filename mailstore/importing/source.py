@@ -4,13 +4,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+
+from mailstore.importing.sentences import Sentence
 
 Write = Callable[[bytes], object]
 
 
 class SourceError(Exception):
-    """What went wrong with a source: a sentence without its full stop, in words of ours."""
+    """What went wrong with a source: a sentence in words of ours, with what it names."""
+
+    def __init__(self, text: str, **values: Any) -> None:
+        super().__init__(text, values)
+        self.sentence = Sentence(text, values)
+
+    def __str__(self) -> str:
+        return str(self.sentence)
 
 
 class Unreadable(SourceError):
@@ -29,7 +38,7 @@ class Refused(SourceError):
 class Item:
     """A message that can be read."""
 
-    name: str
+    name: Sentence
     """As a report names it."""
     read: Callable[[Write], None]
     """Hands its octets on in pieces; again from the beginning if called again. Raises `SourceError`, `OSError`."""

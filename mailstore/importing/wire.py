@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 from accounts import outside
 from mailstore.importing.source import Lost, Refused, Write
@@ -43,7 +43,7 @@ class Target:
     def __post_init__(self) -> None:
         """Raises `Refused` for a login or password that would not be one line."""
         if any(ord(character) < ord(" ") for character in self.login + self.password):
-            raise Refused(_("a login and a password have no control characters"))
+            raise Refused(noop("a login and a password have no control characters"))
 
 
 class Wire:
@@ -57,24 +57,24 @@ class Wire:
             if target.security == "tls":
                 self.secure()
         except outside.Refused as error:
-            raise Refused(str(error)) from None
+            raise Refused(error.args[0]) from None
 
     def secure(self) -> None:
         """Go on over TLS. Raises `Refused` if the server is not who it should be, `Lost`."""
         if self._buffer:  # it came in clear, from whomever: not to be taken for what comes over TLS (CVE-2011-0411)
             self.close()
-            raise Refused(_("the server spoke before TLS was ready"))
+            raise Refused(noop("the server spoke before TLS was ready"))
         try:
             self._socket = self._target.context().wrap_socket(self._socket, server_hostname=self._target.host)
         except ssl.SSLCertVerificationError as error:
             self.close()
             raise Refused(
-                _("the server's certificate is not to be trusted: %(verify_message)s")
-                % {"verify_message": error.verify_message}
+                noop("the server's certificate is not to be trusted: %(verify_message)s"),
+                verify_message=error.verify_message,
             ) from None
         except (ssl.SSLError, ValueError):
             self.close()
-            raise Refused(_("the server does not speak TLS as it should")) from None
+            raise Refused(noop("the server does not speak TLS as it should")) from None
         except OSError as error:
             self.close()
             raise _lost(error) from None
@@ -92,7 +92,7 @@ class Wire:
         line, ended = self.piece(LINE_OCTETS)
         if not ended:
             self.close()
-            raise Lost(_("the server sent a line that is too long"))
+            raise Lost(noop("the server sent a line that is too long"))
         return line.removesuffix(b"\n").removesuffix(b"\r")
 
     def piece(self, most: int) -> tuple[bytes, bool]:
@@ -154,7 +154,7 @@ class Wire:
             raise _lost(error) from None
         if not received:
             self.close()
-            raise Lost(_("the server hung up"))
+            raise Lost(noop("the server hung up"))
         self._buffer += received
 
 
@@ -167,11 +167,11 @@ class Pace:
     def check(self) -> None:
         """Raises `Lost` if time is up."""
         if time.monotonic() > self._deadline:
-            raise Lost(_("the server is too slow"))
+            raise Lost(noop("the server is too slow"))
 
 
 def _connected(target: Target) -> socket.socket:
-    failure = Lost("the server cannot be reached")
+    failure = Lost(noop("the server cannot be reached"))
     for address in outside.resolve(target.host, target.port, allow_private=target.allow_private):
         connection = socket.socket(address.family, socket.SOCK_STREAM)
         try:
@@ -188,7 +188,7 @@ def _connected(target: Target) -> socket.socket:
 
 def _lost(error: OSError) -> Lost:
     if isinstance(error, TimeoutError):
-        return Lost("the server does not answer")
+        return Lost(noop("the server does not answer"))
     if isinstance(error, ConnectionRefusedError):
-        return Lost("the server takes no connections there")
-    return Lost("the connection to the server was lost")
+        return Lost(noop("the server takes no connections there"))
+    return Lost(noop("the connection to the server was lost"))

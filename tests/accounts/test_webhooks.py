@@ -17,10 +17,12 @@ import pytest
 import trustme
 from celery import Celery
 from django.conf import settings
+from django.contrib import admin
 from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.test import override_settings
+from django.utils import translation
 
 from accounts import endpoint, events, outside, principals, provisioning, scope, sending, tasks, tidying, webhooks
 from accounts.database_roles import WORKER
@@ -229,17 +231,17 @@ def test_it_works_again_as_soon_as_the_endpoint_does(acme: Customer, hook: Recei
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("answer", "error", "in_vietnamese"),
     [
-        (drip, "there was no answer within 0.5 seconds"),
-        (hang_up, "the connection was closed without an answer"),
-        (garbage, "its answer is not HTTP"),
-        (302, "it answered 302: redirects are not followed"),
-        (404, "it answered 404"),
+        (drip, "there was no answer in time", "không có trả lời"),
+        (hang_up, "the connection was closed without an answer", "kết nối bị đóng"),
+        (garbage, "its answer is not HTTP", "không phải HTTP"),
+        (302, "it redirects, which is not followed", "chuyển hướng"),
+        (404, "it answered 404", "trả lời 404"),
     ],
 )
 def test_an_answer_that_is_none_ends_in_time_and_is_told(
-    acme: Customer, hook: Receiver, answer: int | Callable[[Any], None], error: str
+    acme: Customer, hook: Receiver, answer: int | Callable[[Any], None], error: str, in_vietnamese: str
 ) -> None:
     add(acme, hook.url)
     emit(acme)
@@ -247,7 +249,10 @@ def test_an_answer_that_is_none_ends_in_time_and_is_told(
     began = time.monotonic()
     assert send(timeout=0.5) == 0
     assert time.monotonic() - began < 3
-    assert WebhookDelivery.objects.get().last_error == error
+    delivery = WebhookDelivery.objects.get()
+    assert delivery.last_error == error
+    with translation.override("vi"):
+        assert in_vietnamese in admin.site._registry[WebhookDelivery].shown_error(delivery)  # type: ignore[attr-defined]
     assert len(hook.requests) == 1
 
 

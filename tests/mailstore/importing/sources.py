@@ -7,6 +7,7 @@ from typing import Any, Self
 from accounts.models import Mailbox
 from mailstore.importing import bring
 from mailstore.importing.bring import Progress, Settings
+from mailstore.importing.sentences import Sentence
 from mailstore.importing.source import Item, Source, Write
 from mailstore.models import Message
 
@@ -34,7 +35,10 @@ class Listed:
     def items(self) -> Iterator[Item]:
         for number, (unique_id, octets) in enumerate(self.messages, 1):
             yield Item(
-                name=f"message {number}", unique_id=unique_id, date=self.date, read=self._reader(unique_id, octets)
+                name=Sentence.named(f"message {number}"),
+                unique_id=unique_id,
+                date=self.date,
+                read=self._reader(unique_id, octets),
             )
 
     def _reader(self, unique_id: str | None, octets: bytes) -> Callable[[Write], None]:
@@ -54,6 +58,11 @@ def run(source: Source, mailbox: Mailbox, settings: Settings = SETTINGS, **optio
 def counts(progress: Progress) -> tuple[int, int, int]:
     """What came along, had come before, and could not."""
     return progress.imported, progress.skipped, progress.failed
+
+
+def told(progress: Progress) -> list[str]:
+    """What could not come along."""
+    return [str(problem) for problem in progress.problems]
 
 
 def octets_of(message: Message) -> bytes:

@@ -18,7 +18,7 @@ from mailstore.importing.unique_ids import BadFormat, can_be_kept, check, format
 from mailstore.models import Content, ImportedItem, Message, unique_id
 from tests.fixtures import Customer
 from tests.mailstore import post
-from tests.mailstore.importing.sources import SETTINGS, Listed, counts, maildrop, run
+from tests.mailstore.importing.sources import SETTINGS, Listed, counts, maildrop, run, told
 from tests.mailstore.retain import KEEP, at_once, expunge
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -136,7 +136,7 @@ def test_large_messages_lie_in_chunks(acme: Customer) -> None:
 
 def test_what_is_too_large_is_told_and_the_rest_comes_along(acme: Customer) -> None:
     progress = run(Listed(("x", A), ("y", b"x" * 5000), ("z", B)), acme.mailbox, replace(SETTINGS, limit=1000))
-    assert (counts(progress), progress.problems) == ((2, 0, 1), ["message 2: it is too large"])
+    assert (counts(progress), told(progress)) == ((2, 0, 1), ["message 2: it is too large"])
 
 
 # Room
@@ -317,7 +317,7 @@ def test_a_lost_source_is_found_again(acme: Customer) -> None:
 def test_a_message_at_which_the_source_is_always_lost_is_left_there(acme: Customer) -> None:
     progress = run(Flaky(("x", A), ("y", B), ("z", C), losses=99), acme.mailbox)
     assert counts(progress) == (2, 0, 1)
-    assert "lost each time" in progress.problems[0]
+    assert "lost each time" in told(progress)[0]
 
 
 def test_a_source_that_stays_away_ends_it_and_keeps_what_came(acme: Customer) -> None:

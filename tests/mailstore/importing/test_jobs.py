@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import override_settings
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from accounts import principals, scope
 from accounts.database_roles import WORKER
@@ -77,7 +77,7 @@ def test_a_job_brings_mail_and_forgets_the_password(acme: Customer, config: Conf
         assert jobs.run(job.pk, config) is False
     assert state(job) == ("done", 3, 3, 0, 0)
     job = again(job)
-    assert (job.sealed_password, job.report, job.ended_at is None) == (None, "", False)
+    assert (job.sealed_password, jobs.report(job), job.ended_at is None) == (None, [], False)
     assert maildrop(acme.mailbox) == NAMED
     assert jobs.run(job.pk, config) is False  # a second "go" for it does nothing
 
@@ -96,7 +96,7 @@ def test_what_fails_is_told_and_can_be_started_again(acme: Customer, config: Con
     with peer(peers.pop3(NAMED, instead={b"PASS wrong": b"-ERR no\r\n", b"RETR 2": b"-ERR no\r\n"})) as port:
         job = start(acme.mailbox, port, password="wrong")
         jobs.run(job.pk, config)
-        assert (state(job)[0], again(job).report) == ("failed", "the server refuses the login")
+        assert (state(job)[0], jobs.report(again(job))) == ("failed", ["the server refuses the login"])
         with pytest.raises(BadImport):
             jobs.restart(again(job), "", secret=SECRET)
         jobs.restart(again(job), "secret", secret=SECRET)
@@ -104,7 +104,16 @@ def test_what_fails_is_told_and_can_be_started_again(acme: Customer, config: Con
             jobs.restart(again(job), "secret", secret=SECRET)
         jobs.run(job.pk, config)
     assert state(job) == ("done", 3, 2, 0, 1)
-    assert again(job).report == "message 2: the server does not hand it out"
+    assert jobs.report(again(job)) == ["message 2: the server does not hand it out"]
+    with translation.override("vi"):
+        assert jobs.report(again(job)) == ["thư 2: máy chủ không đưa thư này ra"]
+
+
+def test_what_older_versions_told_is_said_as_it_was(acme: Customer) -> None:
+    job = start(acme.mailbox)
+    ImportJob.objects.filter(pk=job.pk).update(report="message 2: it is too large\nthe server refuses the login")
+    with translation.override("vi"):
+        assert jobs.report(again(job)) == ["message 2: it is too large", "máy chủ từ chối đăng nhập"]
 
 
 def test_a_full_mailbox_ends_it(acme: Customer, config: Config) -> None:
@@ -113,7 +122,7 @@ def test_a_full_mailbox_ends_it(acme: Customer, config: Config) -> None:
         job = start(box, port)
         jobs.run(job.pk, config)
         assert state(job) == ("failed", 3, 1, 0, 0)
-        assert again(job).report == "there is no room for more"
+        assert jobs.report(again(job)) == ["there is no room for more"]
         Mailbox.objects.filter(pk=box.pk).update(quota_octets=None)
         jobs.restart(again(job), "secret", secret=SECRET)
         jobs.run(job.pk, config)
@@ -234,13 +243,13 @@ def test_it_reaches_nothing_inside(acme: Customer, config: Config) -> None:
     with peer(peers.pop3(NAMED)) as port:
         job = start(acme.mailbox, port)
         jobs.run(job.pk, replace(config, allow_private=False))
-    assert again(job).report == "'127.0.0.1' has an address that is not on the public internet"
+    assert jobs.report(again(job)) == ["the host has an address that is not on the public internet"]
 
 
 def test_a_password_sealed_with_another_key_is_asked_for_again(acme: Customer, config: Config) -> None:
     job = start(acme.mailbox)
     jobs.run(job.pk, replace(config, secret="another"))
-    assert "start it again" in again(job).report
+    assert "start it again" in jobs.report(again(job))[0]
 
 
 # Uploads
@@ -261,7 +270,7 @@ def test_an_upload_that_is_neither_is_told(acme: Customer, config: Config, octet
     name = jobs.save_upload([octets], directory=config.uploads, limit=1000)
     job = start(acme.mailbox, source="upload", upload=name)
     jobs.run(job.pk, config)
-    assert told in again(job).report
+    assert told in jobs.report(again(job))[0]
     jobs.tidy(config.uploads)
     assert len(list(config.uploads.iterdir())) == 1  # it may be started again
     ImportJob.objects.filter(pk=job.pk).update(ended_at=timezone.now() - timedelta(days=8))
@@ -269,7 +278,7 @@ def test_an_upload_that_is_neither_is_told(acme: Customer, config: Config, octet
     assert list(config.uploads.iterdir()) == []
     jobs.restart(again(job), secret=SECRET)
     jobs.run(job.pk, config)
-    assert again(job).report == "the uploaded file is not there any more"
+    assert jobs.report(again(job)) == ["the uploaded file is not there any more"]
 
 
 def test_an_upload_that_is_too_large_is_not_kept(config: Config) -> None:

@@ -17,7 +17,7 @@ from tests.fixtures import Customer
 from tests.mailstore import post
 from tests.mailstore.importing import peers
 from tests.mailstore.importing.peers import Dialogue, peer, target
-from tests.mailstore.importing.sources import SETTINGS, counts, maildrop, run
+from tests.mailstore.importing.sources import SETTINGS, counts, maildrop, run, told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -76,7 +76,7 @@ def test_a_server_that_knows_only_sasl_is_signed_in_to(acme: Customer) -> None:
 def test_a_message_that_is_refused_is_told_and_the_rest_comes(acme: Customer) -> None:
     with peer(peers.pop3(NAMED, instead={b"RETR 2": b"-ERR no\r\n"})) as port:
         progress = run(Pop3(target(port)), acme.mailbox)
-    assert (counts(progress), progress.problems) == ((2, 0, 1), ["message 2: the server does not hand it out"])
+    assert (counts(progress), told(progress)) == ((2, 0, 1), ["message 2: the server does not hand it out"])
 
 
 def test_a_connection_lost_in_a_message_is_made_again(acme: Customer) -> None:
@@ -232,7 +232,7 @@ def test_a_message_that_is_gone_is_told_and_one_as_text_taken(acme: Customer) ->
     }
     with peer(peers.imap(NUMBERED, instead=instead)) as port:
         progress = run(Imap(target(port)), acme.mailbox)
-    assert (counts(progress), progress.problems) == (
+    assert (counts(progress), told(progress)) == (
         (2, 0, 1),
         ["message with UID 3: the server does not hand it out"],
     )
@@ -285,5 +285,5 @@ def test_a_message_without_end_takes_no_memory(acme: Customer, imap: bool) -> No
         progress = run(source, acme.mailbox, replace(SETTINGS, limit=10_000_000))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert progress.problems[0].endswith("it is too large")
+    assert told(progress)[0].endswith("it is too large")
     assert peak - before < 4_000_000 + (40_000_000 if imap else 0)  # the peer's own octets
