@@ -3,15 +3,19 @@
 The message is its standard input, which is a file. Its answer is its standard output. It may break in any way there is.
 """
 
+import codecs
+import contextlib
+import encodings
 import json
 import mmap
 import os
+import pkgutil
 import resource
 import sys
 from typing import Any, BinaryIO, Final
 
 from mailstore import headers
-from mailstore.mime import sanitising, structure
+from mailstore.mime import confinement, sanitising, structure
 from mailstore.mime.structure import Octets, Part
 
 TEXT: Final = 512 * 1024
@@ -34,12 +38,21 @@ def main() -> None:
         (resource.RLIMIT_FSIZE, answer),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_NOFILE, 16),
     ):
         resource.setrlimit(limit, (most, most))
     is_empty = not os.fstat(sys.stdin.fileno()).st_size  # which cannot be mapped
-    _answer(b"" if is_empty else mmap.mmap(0, 0, access=mmap.ACCESS_READ), what, sys.stdout.buffer)
+    octets = b"" if is_empty else mmap.mmap(0, 0, access=mmap.ACCESS_READ)
+    _load_charsets()
+    confinement.confine()
+    _answer(octets, what, sys.stdout.buffer)
     sys.stdout.flush()
+
+
+def _load_charsets() -> None:
+    """Every one that Python has: it imports each when it is wanted first, and then no file can be opened any more."""
+    for module in pkgutil.iter_modules(encodings.__path__):
+        with contextlib.suppress(LookupError):  # some are another system's
+            codecs.lookup(module.name)
 
 
 def _answer(octets: Octets, what: str, out: BinaryIO) -> None:

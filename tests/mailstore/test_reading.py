@@ -1,7 +1,9 @@
 """Looking into messages in a process that may break: what comes of it, whatever was sent."""
 
+import binascii
 import os
-import subprocess
+import signal
+import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +11,12 @@ from contextlib import ExitStack
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.db import connection
 
-from mailstore import reading
-from mailstore.mime import child
+from mailstore import headers, reading
+from mailstore.mime import child, confinement
 from mailstore.models import Message
 from tests.fixtures import Customer
 from tests.mailstore import post
@@ -145,28 +146,131 @@ def test_only_some_look_at_once(acme: Customer, tmp_path: Path, monkeypatch: pyt
 # --- The process ---------------------------------------------------------------------------------------------------
 
 
-def in_the_child(code: str, directory: Path) -> Any:
-    """How a child ends in which that runs instead of a look at a message."""
-    instead = f"import mailstore.mime.child as child; child._answer = lambda *given: exec({code!r}); main()"
-    start = reading._START.removesuffix("main()") + instead
-    with (directory / "input").open("w+b") as source:
-        source.write(b"x")
-        source.flush()
-        return subprocess.run(
-            [sys.executable, "-I", "-c", start, str(reading.MEMORY), "2", "1000", "text"],
-            stdin=source, capture_output=True, text=True, env={}, cwd="/", timeout=20, check=False,
-        )  # fmt: skip
+class InTheChild:
+    """Runs code instead of a look at a message, where that would be looked at."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, code: str) -> tuple[int, str]:
+        """How the process ended, and what it said."""
+        before = (
+            "import binascii, ctypes, errno, os, resource, socket; from mailstore import headers;"
+            " from mailstore.mime import child"
+        )
+        start = (
+            f"{reading._START.removesuffix('main()')}{before}; child._answer = lambda *given: exec({code!r}); main()"
+        )
+        self._monkeypatch.setattr(reading, "_START", start)
+        with (self.directory / "input").open("w+b") as source, (self.directory / "answer").open("w+b") as answer:
+            source.write(b"x")
+            source.flush()
+            try:
+                status = reading._run(source, answer, "text", 1, 1000)
+            finally:
+                self._monkeypatch.undo()
+            answer.seek(0)
+            return status, answer.read().decode()
+
+    def refused(self, expression: str) -> str:
+        """The name of the error number with which the system refuses this there; "" if it does not."""
+        lines = ("try:", f"  {expression}", "except OSError as error:", "  print(errno.errorcode[error.errno], end='')")
+        status, said = self("\n".join(lines))
+        assert status == 0
+        return said
 
 
-def test_the_child_has_bounds_and_no_secrets(tmp_path: Path) -> None:
-    told = in_the_child("import os, sys; print(sorted(os.environ), 'django' in sys.modules)", tmp_path)
-    assert (told.returncode, told.stdout) == (0, "['LC_CTYPE'] False\n"), told.stderr
-    assert in_the_child("bytearray(400 * 2**20)", tmp_path).stderr.strip().endswith("MemoryError")
-    assert in_the_child("while True: pass", tmp_path).returncode < 0  # killed
-    full = in_the_child(f"open({str(tmp_path / 'x')!r}, 'wb', 0).write(b'x' * 2000)", tmp_path)
-    assert (tmp_path / "x").stat().st_size == 1000, full.stderr
-    raised = in_the_child("import resource; resource.setrlimit(resource.RLIMIT_CPU, (9, 9))", tmp_path)
-    assert os.geteuid() == 0 or "ValueError" in raised.stderr
+@pytest.fixture
+def in_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InTheChild:
+    return InTheChild(tmp_path, monkeypatch)
+
+
+def test_the_child_has_bounds(in_the_child: InTheChild) -> None:
+    assert in_the_child("bytearray(400 * 2**20)")[0] == 1
+    assert in_the_child("while True: pass")[0] == -signal.SIGKILL
+    status, said = in_the_child("print('x' * 2000, flush=True)")
+    assert status != 0
+    assert len(said) == 1000
+    limits = "print(*(resource.getrlimit(one) for one in (resource.RLIMIT_NPROC, resource.RLIMIT_CORE)))"
+    assert in_the_child(limits) == (0, "(0, 0) (0, 0)\n")
+
+
+def test_the_child_has_no_secrets(in_the_child: InTheChild, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://mailhost:secret@192.0.2.1/mailhost")
+    with socket.socket() as inherited:  # as a connection to the database might be
+        inherited.set_inheritable(True)
+        descriptors = """
+for number in range(1024):
+    try:
+        os.fstat(number)
+    except OSError:
+        pass
+    else:
+        print(number)
+"""
+        assert in_the_child(descriptors) == (0, "0\n1\n2\n3\n")  # 3 is the message again, for its mapping
+    told = in_the_child("print(sorted(os.environ), 'django' in sys.modules, os.getcwd())")
+    assert told == (0, "['LC_CTYPE'] False /\n")
+
+
+def test_the_child_makes_no_descriptor(in_the_child: InTheChild) -> None:
+    database = connection.get_connection_params()["host"]
+    for attempt in (
+        "open('/etc/passwd')",
+        f"open({str(in_the_child.directory / 'new')!r}, 'wb')",
+        f"open('/proc/{os.getpid()}/environ')",
+        f"socket.socket(socket.AF_UNIX).connect({database!r})",
+        "socket.create_connection(('127.0.0.1', 6379))",
+        "os.close(0); os.open('/etc/passwd', os.O_RDONLY)",  # its number is free
+        "os.dup(0)",
+        "os.pipe()",
+        "os.memfd_create('x')",
+    ):
+        assert in_the_child.refused(attempt) in {"EMFILE", "EINVAL"}, attempt
+    assert not (in_the_child.directory / "new").exists()
+    raised, _ = in_the_child("resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))")
+    assert raised or os.geteuid() == 0
+
+
+@pytest.mark.skipif(confinement.landlock() < 1, reason="there is no Landlock")
+def test_the_child_does_nothing_to_files_and_processes_either(in_the_child: InTheChild) -> None:
+    file = in_the_child.directory / "file"
+    file.write_text("whole")
+    attempts = {
+        f"os.unlink({str(file)!r})": 1,
+        f"os.rename({str(file)!r}, {str(file) + '.new'!r})": 1,
+        f"os.mkdir({str(file) + '.new'!r})": 1,
+        f"os.truncate({str(file)!r}, 0)": 3,
+        f"os.execve({sys.executable!r}, ['python'], {{}})": 1,
+        f"os.kill({os.getpid()}, 0)": 6,
+    }
+    for attempt, since in attempts.items():
+        if confinement.landlock() >= since:
+            assert in_the_child.refused(attempt) in {"EACCES", "EPERM"}, attempt
+    assert file.read_text() == "whole"
+
+    attached = f"""
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.ptrace(16, {os.getpid()}, None, None) < 0:  # PTRACE_ATTACH; reading memory is asked the same
+    print(errno.errorcode[ctypes.get_errno()])
+"""
+    assert in_the_child(attached) == (0, "EPERM\n")
+
+
+def test_the_child_knows_every_charset_all_the_same(in_the_child: InTheChild) -> None:
+    text = "".join(headers.characters(b"\xc3\xa0\xe1\x1b$B8l", charset) for charset in headers._CHARSETS)
+    said = """
+text = "".join(headers.characters(b"\\xc3\\xa0\\xe1\\x1b$B8l", charset) for charset in headers._CHARSETS)
+print(binascii.crc32(text.encode("utf-8", "replace")))
+"""
+    assert in_the_child(said) == (0, f"{binascii.crc32(text.encode('utf-8', 'replace'))}\n")
+
+
+def test_a_host_with_letters_beyond_ascii_is_looked_at(acme: Customer, tmp_path: Path) -> None:
+    html = '<a href="https://tháng.example.test/">x</a><a href="https://[::1]/">y</a>'
+    message = stored(acme, b"Content-Type: text/html; charset=utf-8\r\n\r\n" + html.encode())
+    assert "x" in reading.frame(message, directory=tmp_path)
 
 
 def test_who_waits_to_read_does_not_take_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
