@@ -1,5 +1,6 @@
 """What each role comes for, and every page of the admin that it sees, in a real browser, wide and narrow."""
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from accounts import app_passwords, permissions, provisioning, tokens, webhooks
 from accounts.models import Event, Mailbox, Plan, Reseller, Role, Tenant, User, WebhookDelivery
 from accounts.principals import Principal
 from mailstore.models import ImportJob, Message
-from tests.browser.looking import browser, needs_chromium, violations
+from tests.browser.looking import browser, expect, needs_chromium, violations
 from tests.fixtures import PASSWORD, Customer
 from tests.mailstore.rows import add_failed_login, add_listener, add_message, add_session
 
@@ -47,27 +48,22 @@ def come(page: Any, live_server: Any, user: User) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
     page.locator("#nav-sidebar").wait_for(state="attached")
+    page.wait_for_load_state()
 
 
 def go(page: Any, name: str) -> None:
     """Choose something in the side bar."""
-    page.wait_for_load_state("networkidle")  # until the page is there, so is no side bar
+    page.wait_for_load_state()  # until the page is there, so is no side bar
     if not page.locator("#nav-sidebar").is_visible():
         page.get_by_role("button", name="Side bar").click()
     page.locator("#nav-sidebar").get_by_role("link", name=name, exact=True).click()
-    page.wait_for_load_state("networkidle")
+    page.wait_for_load_state()
 
 
 def act(page: Any, action: str) -> None:
     """Choose an action for the rows that are ticked."""
     page.get_by_label("Select action to run").select_option(label=action)
     page.get_by_role("button", name="Run").click()
-
-
-def said(page: Any) -> str:
-    """What the page says was done."""
-    text: str = page.locator("main").inner_text()
-    return text
 
 
 @SIZES
@@ -82,14 +78,14 @@ def test_a_tenant_s_admin_adds_a_mailbox_and_sets_quotas(
         page.get_by_label("Address").fill("chi@acme.test")
         page.get_by_label("Password").fill("correct horse battery")
         page.get_by_role("button", name="Save", exact=True).click()
-        assert "chi@acme.test" in said(page)
+        expect(page.get_by_role("link", name="chi@acme.test", exact=True).last).to_be_visible()
         for address in ("binh@acme.test", "chi@acme.test"):
             row = page.locator("tr, tbody").filter(has=page.get_by_role("link", name=address, exact=True)).last
             row.locator("input.action-select").check()
         act(page, "Set the quota")
         page.get_by_label("Quota").fill("2G")
         page.get_by_role("button", name="Look at it first").click()
-        assert "Get less than now" in said(page)
+        expect(page.locator("main")).to_contain_text("Get less than now")
         page.get_by_role("button", name="Set the quota").click()
         page.get_by_role("link", name="chi@acme.test", exact=True).wait_for()
     quotas = dict(Mailbox.objects.values_list("address", "quota_octets"))
@@ -121,6 +117,7 @@ def test_a_reseller_adds_a_customer_on_a_plan(
         page.get_by_role("button", name="Look at it first").click()
         page.get_by_role("button", name="Move").click()
         page.get_by_role("link", name="south", exact=True).wait_for()
+        page.wait_for_load_state()
         assert "globex" not in page.content()
     tenant = Tenant.objects.get(slug="south")
     assert tenant.plan == Plan.objects.get(slug="small")
@@ -155,12 +152,32 @@ def test_support_finds_a_mailbox_from_anywhere_and_restores(
         page.locator("#search-input-command").press_sequentially("an@acme", delay=20)
         page.keyboard.press("Enter")  # before anything is found
         page.get_by_text("Offer 7").wait_for()
-        assert page.get_by_role("button", name="Remove chosen").count() == 0
+        page.get_by_role("button", name="Restore chosen").wait_for()
+        expect(page.get_by_role("button", name="Remove chosen")).to_have_count(0)
         page.locator("input[type=checkbox]:visible").first.check()
         page.get_by_role("button", name="Restore chosen").click()
         page.locator("main").get_by_role("button", name="Restore").first.click()
-        page.get_by_text("Offer 7").wait_for()
+        expect(page.locator("main")).to_contain_text("1 message is back")
     assert Message.objects.in_maildrop(acme.mailbox).count() == 1
+
+
+def test_enter_takes_what_is_found_for_all_that_was_typed(
+    people: dict[str, User], acme: Customer, live_server: Any
+) -> None:
+    acme.add("chi")
+    held: list[Any] = []
+    with browser(1280, 900) as page:
+        page.route(re.compile(r"/admin/search/.*\bs=acme\b"), lambda route: held.append(route))
+        come(page, live_server, people[Role.SUPPORT])
+        page.keyboard.press("Control+k")
+        field = page.locator("#search-input-command")
+        with page.expect_request("**/admin/search/**"):
+            field.press_sequentially("acme")
+        field.press("Home")
+        field.press_sequentially("chi@")
+        field.press("Enter")
+        held[0].continue_()
+        expect(page.get_by_role("heading", name="chi@acme.test").first).to_be_visible()
 
 
 @pytest.fixture

@@ -46,14 +46,15 @@ window.addEventListener("load", () => {
 });
 
 // Unfold's search takes Enter for a choice only once something is found: let it wait for that, and take the first.
+// An answer may be to what stood in the field before more was typed: only the one to what stands there now counts.
 const searched = { term: null, open: false };
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.target.id === "search-input-command") searched.term = null;
 });
 document.addEventListener("htmx:afterSettle", (event) => {
   if (event.target.id !== "command-results") return;
-  searched.term = document.getElementById("search-input-command").value;
-  if (searched.open) openFound();
+  searched.term = event.detail.requestConfig.parameters.s;
+  if (searched.open && searched.term === document.getElementById("search-input-command").value) openFound();
 });
 function openFound() {
   const list = document.getElementById("command-results-list");
