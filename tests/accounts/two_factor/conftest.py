@@ -23,7 +23,13 @@ LOGIN, SECOND, SECURITY = "/admin/login/", "/admin/login/second-step/", "/admin/
 
 
 def code(steps: int = 0) -> str:
-    """What the app shows, or shows so many steps later."""
+    """What the app shows, or shows so many steps later.
+
+    That of a step ago is good until this one ends: it is not shown in the last second of one.
+    """
+    left = totp.STEP - time.time() % totp.STEP
+    if steps < 0 and left < 1:
+        time.sleep(left)
     return totp._totp(SECRET).generate(int(time.time()) + steps * totp.STEP).decode()
 
 
