@@ -20,6 +20,11 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+# A browser, a server and a database share what may be a small and busy machine.
+PATIENCE = 60_000  # milliseconds
+expect = playwright.expect
+expect.set_options(timeout=PATIENCE)
+
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
@@ -27,12 +32,16 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not in
 def browser(width: int, height: int, **options: Any) -> Iterator[Any]:
     """A page, of which nothing may go wrong unseen: no error on its console, no resource of others.
 
+    A click waits for the page that it leads to, but not until all of that page is there: what is to be seen on it is
+    asked with `expect`, or with what waits (`wait_for`), never with what answers at once (`count`, `inner_text`).
+
     `options` are playwright's for a page: `timezone_id`, `java_script_enabled`, `locale`.
     """
     said: list[str] = []
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = chromium.new_page(viewport={"width": width, "height": height}, **options)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.extend([message.text] if message.type in ("error", "warning") else []))
         page.on("pageerror", lambda error: said.append(str(error)))
         yield page
@@ -58,9 +67,9 @@ def look(page: Any, name: str) -> None:
 def look_closely(page: Any, name: str) -> None:
     """And every field has a name, and the page one heading."""
     page.wait_for_load_state()
+    expect(page.locator("main h1")).to_have_count(1)
     for field in page.locator("input:visible, select:visible, button:visible").all():
         assert field.evaluate("field => field.labels?.length || field.ariaLabel || field.innerText.trim()"), name
-    assert page.locator("main h1").count() == 1
     look(page, name)
 
 

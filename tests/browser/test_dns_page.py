@@ -11,7 +11,7 @@ from accounts import provisioning
 from accounts.zone.records import Hosted, this_host
 from tests.accounts.nameserver import NameServer, name_server
 from tests.accounts.zone.conftest import all_right
-from tests.browser.looking import browser, look, needs_chromium
+from tests.browser.looking import browser, expect, look, needs_chromium
 from tests.fixtures import Customer
 
 pytestmark = needs_chromium
@@ -51,10 +51,11 @@ def test_an_admin_sees_what_is_wrong_and_copies_what_is_right(
         page.get_by_text("DNS is asked.").wait_for()
         page.get_by_text("8 of 11 records are right. 2 are to be mended.").wait_for()
         spf = page.get_by_role("region", name="Who may send for it (SPF)")
-        assert "Your record lacks include:_spf.host.example" in spf.inner_text()
+        expect(spf).to_contain_text("Your record lacks include:_spf.host.example")
         spf.get_by_role("button", name="Copy the value").click()
         spf.get_by_text("Copied").wait_for()
         selected = page.evaluate("getSelection().toString()")
         assert selected == "v=spf1 mx include:_spf.google.example include:_spf.host.example -all"
-        assert page.get_by_role("region", name="Where mail programs fetch mail").get_by_text("Missing").is_visible()
+        fetching = page.get_by_role("region", name="Where mail programs fetch mail")
+        expect(fetching.get_by_text("Missing")).to_be_visible()
         look(page, "dns")

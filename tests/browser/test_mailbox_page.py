@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts import app_passwords, provisioning
 from accounts.models import Mailbox
 from mailstore.models import MaildropSession, Message
-from tests.browser.looking import browser, keep, look_closely, needs_chromium
+from tests.browser.looking import browser, expect, keep, look_closely, needs_chromium
 from tests.fixtures import Customer
 from tests.mailstore import post
 from tests.mailstore.rows import add_listener, add_session
@@ -76,27 +76,27 @@ def test_an_operator_undoes_what_a_device_did(acme: Customer, live_server: Any, 
         page.get_by_role("link", name="an@acme.test").first.click()
         page.get_by_role("heading", name="Messages").wait_for()
         look("mailbox-mail")
-        told = page.locator("li.gone .life").first.inner_text()
-        assert "delivered from mail.example.com (203.0.113.9) (queue id 4Zk1X2)" in told
-        assert "fetched by “Outlook office” from 192.0.2.7" in told
-        assert "removed in that session" in told
-        assert "gone for good on" in told
-        assert page.get_by_text(_XSS).is_visible()
+        told = expect(page.locator("li.gone .life").first)
+        told.to_contain_text("delivered from mail.example.com (203.0.113.9) (queue id 4Zk1X2)")
+        told.to_contain_text("fetched by “Outlook office” from 192.0.2.7")
+        told.to_contain_text("removed in that session")
+        told.to_contain_text("gone for good on")
+        expect(page.get_by_text(_XSS)).to_be_visible()
 
         page.get_by_label("Subject, sender or Message-ID").fill("invoice")
         page.get_by_role("button", name="Search", exact=True).click()
         page.wait_for_url("**words=invoice**")
-        assert page.locator(".messages > li").count() == 1
+        expect(page.locator(".messages > li")).to_have_count(1)
         look("mailbox-found")
 
         page.get_by_role("link", name="Undo: bring 3 back").click()
         page.get_by_role("heading", name="Undo a session of an@acme.test").wait_for()
-        assert page.get_by_text("“Outlook office” from 192.0.2.7").is_visible()
+        expect(page.get_by_text("“Outlook office” from 192.0.2.7")).to_be_visible()
         look("mailbox-undo")
         page.get_by_role("button", name="Restore").click()
         page.get_by_text("The session is undone. 3 messages are back").wait_for()
         look("mailbox-undone")
-        assert "restored by" in page.locator(".messages .life").first.inner_text()
+        expect(page.locator(".messages .life").first).to_contain_text("restored by")
 
         page.get_by_role("link", name="End it").click()
         look("mailbox-end")

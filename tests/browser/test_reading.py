@@ -16,7 +16,7 @@ from django.urls import reverse
 from accounts import provisioning
 from accounts.models import AuditEvent
 from mailstore.models import Message
-from tests.browser.looking import browser, look, needs_chromium
+from tests.browser.looking import browser, expect, look, needs_chromium
 from tests.fixtures import Customer
 from tests.mailstore import post
 
@@ -166,15 +166,17 @@ def _read(seen: Watched, message: Message) -> None:
     read.click()
 
     text = page.get_by_role("region", name="Text")
-    assert "<script>alert(23)</script>" in text.inner_text()
+    expect(text).to_contain_text("<script>alert(23)</script>")
+    page.wait_for_load_state()
     assert "\u202e" not in page.content()
     page.get_by_text("All fields of its header").click()
-    assert page.get_by_text("</td></table><script>alert(22)</script>").is_visible()
+    expect(page.get_by_text("</td></table><script>alert(22)</script>")).to_be_visible()
     look(page, "reading-text")
 
     page.get_by_role("link", name="As its sender laid it out").click()
     frame = page.frame_locator("iframe.reading-frame")
     frame.get_by_text("Words that stay").wait_for()
+    page.wait_for_load_state()
     assert frame.locator("script, style:not(head style), svg, form, iframe, object, embed, link, base").count() == 0
     [logo] = frame.locator("img[src]").all()
     assert logo.evaluate("image => [image.alt, image.naturalWidth]") == ["Logo", 1]

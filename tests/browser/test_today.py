@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from accounts import provisioning
-from tests.browser.looking import browser, look_closely, needs_chromium
+from tests.browser.looking import browser, expect, look_closely, needs_chromium
 from tests.fixtures import PASSWORD, Customer
 from tests.mailstore import retain, today
 
@@ -35,23 +35,26 @@ def test_the_first_page(acme: Customer, globex: Customer, live_server: Any, widt
             page.locator(".today").wait_for()
 
         sign_in("operator@localhost")
-        assert "Celery has not run yet" in page.locator(".today-notices").inner_text()
+        expect(page.locator(".today-notices")).to_contain_text("Celery has not run yet")
         look("today-nothing-runs")
         retain.at_once([today.run_everything])  # playwright's own loop lets nobody ask the database
         page.reload()
-        assert page.locator(".is-bad.today-state").count() == 0
+        expect(page.locator(".today-state").first).to_be_visible()
+        expect(page.locator(".is-bad.today-state")).to_have_count(0)
         for name in ("24 hours", "7 days", "30 days", "1 year"):
             page.get_by_role("link", name=name, exact=True).click()
-            assert page.locator("canvas[role=img]").count() == 3
+            expect(page.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "true")
+            expect(page.locator("canvas[role=img]")).to_have_count(3)
             look(f"today-{name.replace(' ', '-')}")
         page.locator("#chart-deliveries summary").click()
-        assert page.locator("#chart-deliveries tbody tr").count() > 20
+        page.locator("#chart-deliveries tbody tr").nth(20).wait_for()
         look("today-table")
         page.get_by_role("link", name="Mailboxes near quota").click()
         page.locator("#result_list tbody tr").nth(5).wait_for()
 
         sign_in("boss@acme.test")
-        assert page.locator("#today-processes").count() == 0
+        expect(page.locator("canvas[role=img]").first).to_be_visible()
         look("today-boss")
+        expect(page.locator("#today-processes")).to_have_count(0)
         page.evaluate("document.documentElement.classList.add('dark')")
         look("today-dark")

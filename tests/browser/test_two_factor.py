@@ -10,7 +10,7 @@ from accounts import provisioning
 from accounts.models import AuthenticatorApp, Passkey, User, WebSession
 from accounts.two_factor import totp
 from tests.browser import looking
-from tests.browser.looking import browser, needs_chromium
+from tests.browser.looking import browser, expect, needs_chromium
 from tests.fixtures import Customer
 
 PASSWORD = "correct horse"
@@ -58,6 +58,7 @@ def give_password(page: Any, at: str) -> None:
 
 
 def sign_out(page: Any) -> None:
+    page.wait_for_load_state()
     page.evaluate("document.getElementById('logout-form').submit()")
     page.wait_for_url("**/admin/logout/")
 
@@ -76,7 +77,7 @@ def test_a_passkey_where_one_is_required(boss: User, live_server: Any, settings:
         look(page, "passkey")
         page.get_by_role("button", name="Make a passkey").click()
         page.get_by_role("heading", name="Your recovery codes").first.wait_for()
-        assert page.locator("li code").count() == 10
+        expect(page.locator("li code")).to_have_count(10)
         look(page, "recovery-codes")
         page.get_by_role("link", name="I have kept them").click()
         page.get_by_text("After your password you are asked").wait_for()
@@ -121,9 +122,9 @@ def test_an_app_and_a_recovery_code(boss: User, live_server: Any, width: int, he
         page.get_by_role("link", name="Add an app").click()
         page.get_by_text("It sees no code").click()
         shared = page.locator("#shared").inner_text().replace(" ", "")
-        assert page.locator("ol img").evaluate("image => image.complete && image.naturalWidth > 0")
         look(page, "app")
-        page.get_by_label("Code of your app").fill(code(shared, -1))
+        assert page.locator("ol img").evaluate("image => image.complete && image.naturalWidth > 0")
+        page.get_by_label("Code of your app").fill(code(shared))
         page.get_by_role("button", name="Add the app").click()
         recovery = page.locator("li code").first.inner_text()
         sign_out(page)
@@ -133,7 +134,7 @@ def test_an_app_and_a_recovery_code(boss: User, live_server: Any, width: int, he
         page.keyboard.press("Enter")
         page.get_by_text("That code is not right").wait_for()
         look(page, "second-step-code")
-        page.get_by_label("Code of your app").fill(code(shared))
+        page.get_by_label("Code of your app").fill(code(shared, 1))  # that of now was taken
         page.keyboard.press("Enter")
         page.wait_for_url(INSIDE)
         sign_out(page)

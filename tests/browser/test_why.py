@@ -10,7 +10,7 @@ from django.utils import timezone
 from accounts import app_passwords, provisioning
 from accounts.models import Mailbox
 from mailstore.models import MaildropSession, Refusal
-from tests.browser.looking import browser, look, needs_chromium
+from tests.browser.looking import browser, expect, look, needs_chromium
 from tests.fixtures import Customer, signed_in
 from tests.mailstore.rows import add_failed_login, add_listener, add_message, add_session
 
@@ -50,7 +50,8 @@ def test_a_helpdesk_finds_out_why_and_helps(acme: Customer, live_server: Any, wi
         look(page, "why-asking")
         page.get_by_role("button", name="End this session").click()
         page.get_by_text("The session has ended.").wait_for()
-        assert page.get_by_role("link", name="End this session").count() == 0
+        page.get_by_role("link", name="Enable POP3").wait_for()
+        expect(page.get_by_role("link", name="End this session")).to_have_count(0)
         page.get_by_role("link", name="Enable POP3").click()
         page.get_by_role("button", name="Enable POP3").click()
         page.get_by_text("POP3 is on.").wait_for()
