@@ -220,6 +220,19 @@ def test_every_page_is_for_everybody(
     assert faults == []
 
 
+def test_what_icons_alone_tell_is_said_in_the_reader_s_language(
+    people: dict[str, User], acme: Customer, live_server: Any
+) -> None:
+    provisioning.set_language(people[Role.OPERATOR], language="vi", time_zone="")
+    with browser(390, 844) as page:
+        come(page, live_server, people[Role.OPERATOR])
+        page.goto(live_server.url + reverse("admin:accounts_mailbox_messages", args=[acme.mailbox.pk]))
+        expect(page.get_by_label("Xem thêm", exact=True)).to_be_visible()
+        regions = page.locator(".simplebar-content-wrapper")
+        expect(regions.first).to_have_attribute("aria-label", "Thanh bên")
+        assert "scrollable content" not in [region.get_attribute("aria-label") for region in regions.all()]
+
+
 def paths(user: User) -> list[str]:
     """Each list, each form with a row, and each empty form that somebody sees."""
     found = ["/admin/"]

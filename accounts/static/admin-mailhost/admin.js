@@ -30,16 +30,22 @@ window.addEventListener("load", () => {
       part.click();
     });
   }
-  // An icon is a word in a font of its own: where nothing else tells what a button does, that word does.
+  // An icon is a word in a font of its own: where nothing else tells what a button does, that word does, translated.
   const icons = ".material-symbols-outlined";
+  const called = document.getElementById("icons")?.dataset ?? {};
   for (const part of document.querySelectorAll("a, button, [role=button]")) {
     const says = [...part.querySelectorAll(icons)].reduce((text, icon) => text.replace(icon.textContent, ""), part.textContent);
     if ((says.trim() && !part.matches(icons)) || part.ariaLabel || part.title) continue;
     const icon = part.matches(icons) ? part : part.querySelector(icons);
-    if (icon) part.ariaLabel = icon.textContent.trim().replaceAll("_", " ");
+    const word = icon?.textContent.trim();
+    if (word) part.ariaLabel = called[word] ?? word.replaceAll("_", " ");
   }
   for (const icon of document.querySelectorAll(`${icons}:not([role])`)) icon.ariaHidden = "true";
-  // Regions that scroll are all called alike, beside the side bar's.
+  // Regions that scroll are all called alike.
+  for (const part of document.querySelectorAll(".simplebar-content-wrapper")) {
+    const name = part.closest("#nav-sidebar") ? called.side_bar : called.search;
+    if (name) part.ariaLabel = name;
+  }
   document.querySelectorAll("#content .simplebar-content-wrapper").forEach((part, at) => {
     part.ariaLabel = [document.title.split("|")[0].trim(), at || ""].join(" ").trim();
   });
