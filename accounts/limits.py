@@ -123,11 +123,13 @@ def hand_over(tenant: Tenant, *, before: Reseller | None, after: Reseller | None
 def move_domains(before: Tenant, after: Tenant, *, domains: int, mailboxes: int, aliases: int, octets: int) -> None:
     """Count domains with so much in them against another tenant, and its reseller. Raises `LimitReached`.
 
-    Belongs into the transaction that moves them; it holds them, their mailboxes and both tenants.
+    Belongs into the transaction that moves them, at its end: from here on it holds up who counts for these tenants. It
+    holds the domains, their mailboxes and both tenants.
     """
     with connection.cursor() as cursor:
+        # Until we are done nobody sets a limit, which begins with a sum; others count on, as `mailhost_charge` does.
         for tenant in sorted((before.pk, after.pk)):
-            cursor.execute("SELECT mailhost_hold_octets(NULL, %s)", (tenant,))
+            cursor.execute("SELECT pg_advisory_xact_lock_shared(1835100526, (%s & 2147483647)::int)", (tenant,))
     resellers = {before.reseller_id, after.reseller_id} - {None}
     rows = Allowance.objects.filter(Q(tenant__in=(before, after), domain=None) | Q(reseller__in=resellers))
     for row in rows.order_by("reseller_id", "tenant_id").select_for_update(no_key=True):

@@ -2,7 +2,8 @@
 
 Whoever writes anything of a mailbox holds the mailbox's row, or has it held by a foreign key: so a delivery comes
 before the move or after it, and what it writes is its tenant's. References across tenants are refused by the database
-as ever, at the end of the move instead of at each statement.
+as ever, at the end of the move instead of at each statement. What it counts against is held last, when all is written
+and looked at: other domains of both tenants go on getting mail.
 """
 
 import time
@@ -20,7 +21,7 @@ from django.utils.translation import gettext as _
 from psycopg import errors
 
 from accounts import audit, limits, notices
-from accounts.models import AliasTarget, Allowance, Domain, Mailbox, Role, Tenant, User
+from accounts.models import AliasTarget, Domain, Mailbox, Role, Tenant, User
 from accounts.provisioning import BadValue, Refused, UnknownDomain, UnknownTenant, happened, values
 from accounts.tenancy import TenantOwned
 
@@ -186,6 +187,16 @@ _LET_GO = (
 )
 
 
+_MOVE_ALLOWANCES = "UPDATE accounts_allowance SET tenant_id = %(after)s WHERE domain_id = ANY (%(domains)s)"
+
+# To look at all that was moved takes longer than to move it.
+_REFERENCES_BUT_OF_ALLOWANCES = """
+SELECT string_agg(quote_ident(conname), ', ') FROM pg_constraint
+WHERE contype = 'f' AND condeferrable AND connamespace = current_schema()::regnamespace
+    AND conrelid <> 'accounts_allowance'::regclass
+"""
+
+
 @contextmanager
 def _patiently(domain: Domain) -> Iterator[None]:
     """A transaction that waits for others, but not for ever."""
@@ -214,6 +225,7 @@ class _Move:
         self._to = to
         self._before = to
         self._domains: list[Domain] = []
+        self._used = 0  # octets that count against limits
 
     def forecast(self) -> Moved:
         """What moves, if it may."""
@@ -237,6 +249,11 @@ class _Move:
             moved = self._measured(cursor)
             cursor.execute("SET CONSTRAINTS ALL DEFERRED")
             self._write(cursor)
+            [references] = self._run(cursor, _REFERENCES_BUT_OF_ALLOWANCES).fetchone()
+            cursor.execute(f"SET CONSTRAINTS {references} IMMEDIATE")
+            # Last, since from here on whoever counts in either tenant waits: mail for its other domains does.
+            self._count(moved)
+            self._run(cursor, _MOVE_ALLOWANCES)
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             boxes = self._run(cursor, _BOXES).fetchall()
         self._tell(moved)
@@ -270,20 +287,12 @@ class _Move:
                 time.sleep(0.05)
 
     def _measured(self, cursor: CursorWrapper) -> Moved:
-        """What moves, counted against its new tenant. Raises `Tied`, `LimitReached`."""
+        """What moves, if its new tenant has room. Raises `Tied`, `LimitReached`."""
         if reasons := list(islice(self._ties(), MOST_TIES)):
             raise Tied(self._domain, reasons)
         mailboxes, closed, used, messages, octets, aliases = self._run(cursor, _MEASURE).fetchone()
-        if self._before.pk != self._to.pk:
-            limits.move_domains(
-                self._before,
-                self._to,
-                domains=sum(row.closed_at is None for row in self._domains),
-                mailboxes=mailboxes - closed,
-                aliases=aliases,
-                octets=int(used),
-            )
-        return Moved(
+        self._used = int(used)
+        moved = Moved(
             domains=len(self._domains),
             mailboxes=mailboxes,
             closed=closed,
@@ -292,6 +301,22 @@ class _Move:
             octets=int(octets),
             names=tuple(sorted(row.name for row in self._domains)),
         )
+        with transaction.atomic():  # refused before anything is written; undone, so that nobody waits meanwhile
+            self._count(moved)
+            transaction.set_rollback(True)
+        return moved
+
+    def _count(self, moved: Moved) -> None:
+        """Count it against its new tenant. Raises `LimitReached`."""
+        if self._before.pk != self._to.pk:
+            limits.move_domains(
+                self._before,
+                self._to,
+                domains=sum(row.closed_at is None for row in self._domains),
+                mailboxes=moved.mailboxes - moved.closed,
+                aliases=moved.aliases,
+                octets=self._used,
+            )
 
     def _ties(self) -> Iterator[str]:
         ids = self._ids()
@@ -352,10 +377,10 @@ def _addresses(targets: Any) -> Iterator[tuple[str, str]]:
 
 
 def _tables() -> Iterator[tuple[str, str]]:
-    """The tables with rows of domains, of their aliases and their mailboxes, and which of them go."""
+    """The tables with rows of domains, of their aliases and their mailboxes, and which of them go; but allowances."""
     yield "accounts_domain", "id = ANY (%(domains)s)"
     for model in apps.get_models():
-        if issubclass(model, TenantOwned | Allowance):
+        if issubclass(model, TenantOwned):
             columns = {field.column for field in model._meta.local_fields}
             for column, condition in _WHOSE.items():
                 if column in columns:

@@ -1,6 +1,7 @@
 """A domain moves to another tenant with everything in it, or stays with everything in it."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from django.apps import apps
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.db.models import Sum
 from django.utils import timezone
 
 from accounts import limits, principals, provisioning, scope
@@ -463,6 +465,52 @@ def test_who_holds_something_for_long_is_not_waited_for(
                 moving.move_domain(acme.domain, to=globex.tenant)
             assert Domain.objects.get(pk=acme.domain.pk).tenant == acme.tenant
     moving.move_domain(acme.domain, to=globex.tenant)
+
+
+def test_mail_for_other_domains_of_both_tenants_goes_on_meanwhile(
+    acme: Customer, globex: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "_PATIENCE", 60)
+    moves, _ = provisioning.add_domain("moves.test", tenant=acme.tenant)
+    goes, _ = provisioning.add_mailbox("an@moves.test", password=None, quota_octets=None)
+    [message] = post.fill(goes, [post.text()])
+    for target in (acme.tenant, globex.tenant, moves):
+        limits.set_limits(target, max_octets=1_000_000)
+
+    def move() -> None:
+        try:
+            moving.move_domain(moves, to=globex.tenant)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        with held("SELECT FROM mailstore_content WHERE id = %s FOR UPDATE", message.content_id):
+            moved = thread.submit(move)
+            until_somebody_waits_for_a_row()
+            for customer in (acme, globex):
+                deliver(post.text(), customer.mailbox)
+            provisioning.add_alias("sales@acme.test", mailbox=acme.mailbox)
+            limits.set_limits(globex.tenant, max_octets=2_000_000)
+            assert not moved.done()
+        moved.result()
+    for customer in (acme, globex):
+        used = Mailbox.objects.filter(tenant=customer.tenant).aggregate(octets=Sum("used_octets"))["octets"]
+        assert counts(customer.tenant)[3] == used > 0
+    assert limits.of(Domain.objects.get(pk=moves.pk)).octets == message.octets
+    assert counts(globex.tenant)[:3] == (2, 2, 0)
+    assert counts(acme.tenant)[:3] == (1, 1, 1)
+
+
+def until_somebody_waits_for_a_row() -> None:
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
+                " AND query ~ 'mailstore_content'"
+            )
+            if cursor.fetchall():
+                return
+            time.sleep(0.01)
 
 
 def test_an_id_of_the_callers_that_is_taken_meanwhile_is_a_refusal(acme: Customer, globex: Customer) -> None:
