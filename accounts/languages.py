@@ -101,6 +101,11 @@ def number(amount: float, places: int | None = None) -> str:
     return formats.number_format(amount, places, force_grouping=True)
 
 
+def moment(at: datetime) -> str:
+    """A time where no page names the zone: 2 Mar 2026 09:05, Asia/Ho_Chi_Minh (UTC+07:00)."""
+    return f"{formats.date_format(timezone.localtime(at), 'DATETIME_FORMAT')}, {named(timezone.get_current_timezone())}"
+
+
 def gettext(text: str) -> str:
     """As Django's; in English while settings are still being read, since what is wrong in them is told like this."""
     return translation.gettext(text) if settings.configured else text

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts import audit, permissions
+from accounts import audit, languages, permissions
 from accounts.models import ApiToken, Domain, Mailbox, Reseller, Role, Tenant
 from accounts.principals import Principal
 from accounts.provisioning import BadValue, Refused
@@ -204,8 +204,8 @@ def _check_strength(token: ApiToken, *, by: Principal, maker: ApiToken | None) -
         return
     if maker.expires_at and (token.expires_at is None or token.expires_at > maker.expires_at):
         raise TooStrong(
-            _("it can live until %(expires_at)s UTC at most, as who makes it")
-            % {"expires_at": f"{maker.expires_at:%Y-%m-%d %H:%M}"}
+            _("it can live until %(expires_at)s at most, as who makes it")
+            % {"expires_at": languages.moment(maker.expires_at)}
         )
     if maker.allowed_networks and not _are_within(networks_of(token), networks_of(maker)):
         raise TooStrong(_("it can be used from the networks of who makes it, or some of them"))

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable
 
 from django.db.models import QuerySet
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from accounts import addresses
@@ -115,5 +117,7 @@ def holders(names: Collection[str]) -> dict[str, Mailbox | Refused]:
 
 
 def _quarantine(address: str, mailbox: Mailbox) -> InQuarantine:
+    assert mailbox.closed_at
     text = _("%(address)s is in quarantine since %(day)s, when %(mailbox)s was closed")
-    return InQuarantine(text % {"address": address, "day": f"{mailbox.closed_at:%Y-%m-%d}", "mailbox": mailbox})
+    day = date_format(localtime(mailbox.closed_at), "DATE_FORMAT")
+    return InQuarantine(text % {"address": address, "day": day, "mailbox": mailbox})

@@ -232,3 +232,10 @@ def test_a_moment_of_this_year_is_in_the_order_of_the_language(monkeypatch: pyte
         with translation.override(language):
             told[language] = life.moment(at)
     assert told == {"en": "2 Mar 09:02", "vi": "09:02 02/03"}
+
+
+def test_a_moment_that_no_page_is_around_names_its_zone() -> None:
+    at = datetime(2026, 3, 1, 20, 30, tzinfo=UTC)
+    assert languages.moment(at) == "1 Mar 2026 20:30, UTC"
+    with translation.override("vi"), timezone.override(languages.zone("Asia/Ho_Chi_Minh")):
+        assert languages.moment(at) == "03:30 02/03/2026, Asia/Ho_Chi_Minh (UTC+07:00)"
