@@ -1493,7 +1493,13 @@ class AppPasswordAdmin(_Revocable):
 
 class ApiTokenAddForm(ProvisioningForm):
     domains = WordsField(label=_("Domains"), help_text=_("Of a domain admin, separated by blanks."))
-    scopes = WordsField(label=_("Scopes"), help_text=_("Such as mailboxes:read mailboxes:write."))
+    scopes = WordsField(
+        label=_("Scopes"),
+        help_text=_(
+            "Such as mailboxes:read mailboxes:write. What is in messages it reads only where the tenant's policy lets"
+            " you, too."
+        ),
+    )
     everything = forms.BooleanField(
         required=False, label=_("Everything that its role may"), help_text=_("Instead of scopes.")
     )

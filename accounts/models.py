@@ -552,6 +552,13 @@ class ApiToken(TenantOwned):
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_address = models.GenericIPAddressField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
+    told_to = ArrayField(
+        models.CharField(max_length=12),
+        default=list,
+        db_default=[],
+        editable=False,
+        help_text="The roles of whoever was told its text. It reads messages where they may, too. Empty: of a command.",
+    )
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+", db_index=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -181,11 +181,12 @@ def may(principal: Principal, resource: str, verb: str) -> bool:
 
 def check(principal: Principal, resource: str, verb: str) -> None:
     """Raises `NotAllowed`."""
-    if principal.role not in TABLE[resource][verb]:
-        raise NotAllowed(
-            _("the role %(role)s may not do that (%(resource)s: %(verb)s)")
-            % {"role": principal.role, "resource": resource, "verb": verb}
-        )
+    for role in (principal.role, *sorted(principal.told_to)):
+        if role not in TABLE[resource][verb]:
+            raise NotAllowed(
+                _("the role %(role)s may not do that (%(resource)s: %(verb)s)")
+                % {"role": role, "resource": resource, "verb": verb}
+            )
     if principal.scopes is not None and (scope := scope_of(resource, verb)) not in principal.scopes:
         raise NotAllowed(_("the token does not have the scope %(scope)s") % {"scope": scope})
 
@@ -193,14 +194,20 @@ def check(principal: Principal, resource: str, verb: str) -> None:
 def check_content(principal: Principal, tenant: Tenant, *, default: Collection[str]) -> None:
     """Raises `NotAllowed` where the tenant's policy, or else the host's, keeps it from reading what is in messages.
 
-    Somebody of the host's, or of the reseller's, support needs both: that support may, and that they may.
+    Somebody of the host's, or of the reseller's, support needs both: that support may, and that they may. A token needs
+    that whoever was told its text may: else who may not read would make himself a token of somebody who does.
     """
-    allowed = default if tenant.content_roles is None else tenant.content_roles
+    allowed = set(default if tenant.content_roles is None else tenant.content_roles)
     beyond = Role.OPERATOR if principal.reseller_id is None else Role.RESELLER
     needed = {principal.role} if principal.tenant_id is not None else {principal.role, beyond}
-    if principal.role != Role.MEMBER and not needed <= set(allowed):
+    if principal.role != Role.MEMBER and not needed <= allowed:
         raise NotAllowed(
             _("the tenant's policy does not let the role %(role)s read what is in messages") % {"role": principal.role}
+        )
+    if withheld := principal.told_to - allowed:
+        raise NotAllowed(
+            _("the tenant's policy does not let the role %(role)s, which made the token, read what is in messages")
+            % {"role": min(withheld)}
         )
 
 
@@ -234,5 +241,7 @@ What does not exist for somebody is answered with 404. What exists, and may not 
 `not-allowed`. A token may do what its role may, as far as it was given the scope.
 
 What is in messages is read, and exported, only by roles of this table that the tenant's policy (`content_roles`) names,
-or where it has none the host's (`MAILHOST_CONTENT_ROLES`); and by their owner.
+or where it has none the host's (`MAILHOST_CONTENT_ROLES`); and by their owner. A token reads them where the policy also
+names the role of whoever made or rotated it, and changes the policy only if a tenant-admin did. Commands on the host
+are not bound.
 """

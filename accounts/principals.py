@@ -23,6 +23,7 @@ class Principal:
     """Who asks. The narrowest of its ids says what exists for it; with none of them all does.
 
     `domain_ids` may be a subquery. `scopes` are what a token was given; None, as for people, is all that the role may.
+    `told_to` are the roles of whoever was told its text: what a tenant keeps from them, it keeps from the token.
     """
 
     role: str
@@ -33,6 +34,7 @@ class Principal:
     user_id: int | None = None
     token_id: int | None = None
     scopes: frozenset[str] | None = None
+    told_to: frozenset[str] = frozenset()
     through: Through = "system"
     address: IPv4Address | IPv6Address | str | None = None  # where it asks from
     name: str = field(default="", compare=False)  # for people to read
@@ -121,6 +123,7 @@ def of_token(token: "ApiToken") -> Principal:
         mailbox_id=token.mailbox_id,
         token_id=token.pk,
         scopes=frozenset(token.scopes),
+        told_to=frozenset(token.told_to),
         name=str(token),
     )
 

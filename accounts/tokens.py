@@ -67,6 +67,7 @@ def make(
         allowed_networks=networks,
         expires_at=expires_at,
         requests_per_minute=min(600, most) if requests_per_minute is None else requests_per_minute,
+        told_to=_told_to(by),
         created_by_id=by.user_id,
     )
     _check_shape(token, domains)
@@ -88,7 +89,8 @@ def rotate(token: ApiToken, *, by: Principal) -> Made:
         # Else who may make weak tokens could take a strong one over.
         _check_strength(token, by=by, maker=_maker(by))
         text = _renewed(token)
-        token.save(update_fields=["prefix", "digest"])
+        token.told_to = _told_to(by)
+        token.save(update_fields=["prefix", "digest", "told_to"])
         audit.record("token.rotated", token)
     return Made(token, text)
 
@@ -131,6 +133,11 @@ def _digest(text: str) -> bytes:
 
 def _maker(by: Principal) -> ApiToken | None:
     return ApiToken.objects.get(pk=by.token_id) if by.token_id else None
+
+
+def _told_to(by: Principal) -> list[str]:
+    """The roles of whoever knows a text that he makes: his, and of those who know his own. None on the host itself."""
+    return sorted(by.told_to | {by.role}) if by.user_id or by.token_id else []
 
 
 def _name(text: str) -> str:

@@ -50,7 +50,11 @@ class TokenWanted(Strict):
 
     name = Text(max_length=100, help_text="What uses it.")
     role = serializers.ChoiceField(choices=Role.choices)
-    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), allow_empty=False)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(choices=SCOPES),
+        allow_empty=False,
+        help_text="What is in messages it reads only where the tenant's policy lets whoever makes or rotates it, too.",
+    )
     tenant = Text(max_length=63, required=False, allow_null=True, help_text="Whose it is.")
     reseller = Text(max_length=63, required=False, allow_null=True)
     domains = serializers.ListField(child=Text(max_length=253), required=False, help_text="Of a domain-admin.")

@@ -167,8 +167,7 @@ def test_domains_and_mailbox_of_a_token_are_its_tenants(acme: Customer, globex: 
 def test_the_more_a_role_may_the_stronger_it_is() -> None:
     """Else a token could make one that may what itself may not.
 
-    But for a promise to a tenant, that its own admins alone say who reads its mail: whoever makes such an admin breaks
-    it before everybody's eyes, in the audit.
+    But for a promise to a tenant, that its own admins alone say who reads its mail: what others make does not.
     """
     for maker, roles in permissions.MAKES.items():
         for role in roles:
