@@ -1,5 +1,6 @@
 """Who has mail: tenants, their domains, the people and programs that sign in, and the mailboxes."""
 
+import hashlib
 import secrets
 import uuid
 from typing import Any, ClassVar
@@ -305,12 +306,20 @@ class User(AbstractBaseUser, PermissionsMixin):
         """Whether it is the password. A hash of another server gives way to ours then (`accounts.hashes`)."""
 
         def replace(password: str) -> None:
-            anew = make_password(password)
+            anew, former = make_password(password), self.as_former()
             # Unless somebody changed the password meanwhile, who wants this one to be good for nothing.
-            if User.objects.filter(pk=self.pk, password=self.password).update(password=anew):
-                self.password = anew
+            unchanged = User.objects.filter(pk=self.pk, password=self.password)
+            if unchanged.update(password=anew, former_password=former):
+                self.password, self.former_password = anew, former
 
         return check_password(raw_password, self.password, replace)
+
+    def as_former(self) -> bytes:
+        """What `former_password` is once another hash is stored, and open sessions that began with this one go on.
+
+        With the one before it: a hash gives way to another of the same password, and then the password is changed.
+        """
+        return hashlib.sha256(self.password.encode()).digest() + bytes(self.former_password or b"")[:32]
 
 
 class DomainAdmin(TenantOwned):

@@ -114,11 +114,12 @@ def _allowed(*, client: str) -> str:
 
 def _still(*, stored: str, newer: str) -> str:
     """SQL: whether the password that a session began with holds for it: it is the mailbox's own, or was until whoever
-    changed it let open sessions go on. No new session begins with a former one.
+    changed it let open sessions go on, or until the web stored another hash of it. No new session begins with a former
+    one.
     """
-    return f"""owner.password IN ({stored}, {newer}) OR owner.former_password IN (
+    return f"""owner.password IN ({stored}, {newer}) OR ARRAY[
         sha256(convert_to({stored}, 'UTF8')), sha256(convert_to({newer}, 'UTF8'))
-    )"""
+    ] && ARRAY[substring(owner.former_password FOR 32), substring(owner.former_password FROM 33)]"""
 
 
 def _verified(*, matches: str, app: str, view: str, client: str) -> str:

@@ -1,6 +1,5 @@
 """Logins without a mailbox: operators, resellers, tenants' staff; and the passwords of everybody."""
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -124,9 +123,9 @@ def store_password(user: User, stored: str, *, keep_sessions: bool = False) -> N
     """As `set_password`, with what `accounts.hashes.stored` made of the password before."""
     refuse_stronger(user)
     with transaction.atomic():
-        before = User.objects.select_for_update(no_key=True).values_list("password", flat=True).get(pk=user.pk)
+        before = User.objects.select_for_update(no_key=True).only("password", "former_password").get(pk=user.pk)
         user.password = stored
-        user.former_password = hashlib.sha256(before.encode()).digest() if keep_sessions else None
+        user.former_password = before.as_former() if keep_sessions else None
         user.save(update_fields=["password", "former_password"])
         WebSession.objects.filter(user=user).delete()
         mailbox = Mailbox.objects.open().filter(user=user).first()

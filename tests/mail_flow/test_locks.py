@@ -5,13 +5,16 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from ipaddress import ip_address
 from threading import Barrier
 
 import pytest
 
+from accounts import signing_in
 from accounts.models import Mailbox
+from accounts.passwords import PasswordHasher
 from mailstore.models import Message
-from tests.fixtures import Customer
+from tests.fixtures import PASSWORD, Customer
 from tests.mailstore import post
 from tests.servers import eventually
 from tests.system import Pop3, Pop3Listener, System, elapsed, holder
@@ -40,6 +43,24 @@ def test_of_a_dozen_that_come_at_once_one_gets_in(pop3: Pop3Listener, acme: Cust
         assert first.ask(b"QUIT").startswith(b"+OK")
         second = next(client for client in clients if client is not first)
         assert second.log_in(acme.mailbox).startswith(b"+OK")
+
+
+def test_who_signs_in_to_the_web_meanwhile_takes_nothing_from_a_quit(
+    pop3: Pop3Listener, acme: Customer, globex: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where that stores another hash of the same password: this process's are of other costs."""
+    for customer in (acme, globex):
+        post.fill(customer.mailbox, [post.text("x")])
+    monkeypatch.setattr(PasswordHasher, "time_cost", PasswordHasher.time_cost + 1)
+    with pop3.session(acme.mailbox) as client:
+        assert client.ask(b"DELE 1").startswith(b"+OK")
+        before = acme.mailbox.user.password
+        signing_in.verify(str(acme.mailbox), PASSWORD, client=ip_address("192.0.2.9"))
+        acme.mailbox.user.refresh_from_db()
+        assert acme.mailbox.user.password != before
+        assert client.ask(b"QUIT").startswith(b"+OK")
+    assert Message.objects.in_maildrop(acme.mailbox).count() == 0
+    assert Message.objects.in_maildrop(globex.mailbox).count() == 1
 
 
 def test_in_use_is_told_at_once_and_only_to_who_knows_the_password(pop3: Pop3Listener, acme: Customer) -> None:

@@ -21,6 +21,7 @@ from accounts import app_passwords, notices, provisioning
 from accounts.authentication import REFUSED_AFTER, Proof
 from accounts.database_roles import LISTENER
 from accounts.models import AppPassword, KnownNetwork, Mailbox, User
+from accounts.passwords import PasswordHasher
 from mailstore import database, retention
 from mailstore.database import Unavailable
 from mailstore.maildrop import InUse, LockLost, Maildrop, Maildrops, Suspended, WrongPassword
@@ -259,6 +260,46 @@ async def test_open_sessions_go_on_after_a_change_of_password_if_whoever_makes_i
     assert maildrop.ended is None
     await maildrop.close(expunge=[1], quit=True)
     assert await Message.objects.in_maildrop(acme.mailbox).acount() == 2
+
+
+@pytest.mark.parametrize("then_changed", [False, True])
+async def test_open_sessions_go_on_when_the_web_stores_another_hash_of_the_same_password(
+    maildrops: Maildrops,
+    acme: Customer,
+    globex: Customer,
+    three: list[Message],
+    then_changed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    foreign = await User.objects.aget(pk=globex.mailbox.user_id)
+    maildrop = await open_(maildrops)
+    user = await User.objects.aget(pk=acme.mailbox.user_id)
+    monkeypatch.setattr(PasswordHasher, "time_cost", PasswordHasher.time_cost + 1)  # the web is of a newer release
+    before = user.password
+    assert await orm(lambda: user.check_password(PASSWORD))
+    await user.arefresh_from_db()
+    assert user.password != before
+    if then_changed:
+        await orm(lambda: provisioning.set_password(user, "another-1234", keep_sessions=True))
+    else:
+        assert await orm(lambda: user.check_password(PASSWORD))
+    await maildrop.close(expunge=[1], quit=True)
+    assert await Message.objects.in_maildrop(acme.mailbox).acount() == 2
+    await foreign.arefresh_from_db()
+    assert foreign.former_password is None
+
+
+async def test_a_change_after_another_hash_was_stored_ends_open_sessions(
+    maildrops: Maildrops, acme: Customer, three: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maildrop = await open_(maildrops)
+    monkeypatch.setattr(PasswordHasher, "time_cost", PasswordHasher.time_cost + 1)
+    user = await User.objects.aget(pk=acme.mailbox.user_id)
+    assert await orm(lambda: user.check_password(PASSWORD))
+    await orm(lambda: provisioning.set_password(user, "another-1234"))
+    with pytest.raises((WrongPassword, Suspended)):
+        await maildrop.close(expunge=[1], quit=True)
+    assert await Message.objects.in_maildrop(acme.mailbox).acount() == 3
 
 
 async def test_a_session_that_was_let_go_on_ends_with_the_next_change(
