@@ -37,9 +37,10 @@ AT_ONCE: Final = 6
 _AGAIN_AFTER: Final = timedelta(days=1)
 
 CODES_AN_HOUR: Final = 10
-"""Failures of one login's second step, from wherever, after which no code of it is looked at for an hour.
+"""Wrong codes of one login's app, from wherever, after which none of it is looked at for an hour.
 
-Three codes of a million are right at a time, and whoever guesses knows the password already.
+Whoever guesses knows the password already. Three codes of a million are right at a time: ten an hour find one with a
+chance of 1 in 33,000 in an hour, 1 in 1,400 in a day, 1 in 4 in a year. Each is in the list of failed logins.
 """
 
 
@@ -90,20 +91,22 @@ def verify(
         _seats.release()
 
 
-def second_step(user: User, is_right: Callable[[], bool], *, client: Address | None) -> None:
-    """Do the second step of signing in: counted by login and by network, delayed and refused as the first is.
+def second_step(user: User, is_right: Callable[[], bool], *, client: Address | None, guessable: bool) -> None:
+    """Do the second step of signing in. Failures are counted by login, and delay the next.
 
-    Raises `WrongCode`, `TooManyFailures`, `Busy`. Nobody's network is known here: whoever gets so far has the password.
+    What is `guessable`, a code of an app, is refused after `CODES_AN_HOUR`. A passkey or a recovery code never is: else
+    whoever knows the password could keep its owner out. What failed at other logins in the same network is not counted
+    here: whoever gets so far has just given the password from there. Raises `WrongCode`, `TooManyFailures`, `Busy`.
     """
     if not _seats.acquire(blocking=False):
         raise Busy
     try:
-        _second_step(user, is_right, client)
+        _second_step(user, is_right, client, guessable)
     finally:
         _seats.release()
 
 
-def _second_step(user: User, is_right: Callable[[], bool], client: Address | None) -> None:
+def _second_step(user: User, is_right: Callable[[], bool], client: Address | None, guessable: bool) -> None:
     with scope.whole_host():
         mailbox = Mailbox.objects.open().filter(user=user).first()
     scope.let_go()
@@ -123,7 +126,7 @@ def _second_step(user: User, is_right: Callable[[], bool], client: Address | Non
 
     desk = _desk()
     try:
-        attempt = desk.wait(desk.admit_code(user, client))
+        attempt = desk.wait(desk.admit_second_step(user, client, guessable))
     except TooManyFailures:
         log.warning("second step refused unseen, after too many failures: %s from %s", user, client)
         keep(FailedLogin.Reason.UNSEEN)
@@ -134,7 +137,7 @@ def _second_step(user: User, is_right: Callable[[], bool], client: Address | Non
         keep(FailedLogin.Reason.SECOND_STEP)
         desk.wait(throttle.answer_on_tick(delay=attempt.delay))
         raise WrongCode
-    desk.wait(desk.took_code(attempt))
+    desk.wait(desk.took_second_step(attempt))
 
 
 def _verify(
@@ -283,18 +286,18 @@ class _Desk:
             await self._throttle.remember(address=str(found.user), client=client)
         return True
 
-    async def admit_code(self, user: User, client: Address | None) -> Attempt:
+    async def admit_second_step(self, user: User, client: Address | None, guessable: bool) -> Attempt:
         """Count an attempt at the second step. Raises `TooManyFailures`."""
         # Each by itself: a code that was wrong may be right half a minute later.
-        return await self._throttle.admit(
-            address=f"second step of {user.pk}",
-            password=secrets.token_hex(),
-            client=client,
-            known=False,
-            most=CODES_AN_HOUR,
-        )
+        each = secrets.token_hex()
+        if guessable:
+            # Under no client: of the login alone.
+            return await self._throttle.admit(
+                address=f"codes of {user.pk}", password=each, client=None, known=False, most=CODES_AN_HOUR
+            )
+        return await self._throttle.admit(address=f"second step of {user.pk}", password=each, client=client, known=True)
 
-    async def took_code(self, attempt: Attempt) -> None:
+    async def took_second_step(self, attempt: Attempt) -> None:
         """It was right, and does not count."""
         await self._throttle.succeeded(attempt)
 

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from accounts import app_passwords, audit, passwords, principals, sealing, web_sessions
-from accounts.models import AuthenticatorApp, Passkey, RecoveryCode, User, WebSession
+from accounts.models import AuthenticatorApp, Passkey, RecoveryCode, User
 from accounts.provisioning import values
 from accounts.provisioning.logins import refuse_out_of_reach
 from accounts.provisioning.refusals import BadValue, NotAllowed, Refused
@@ -181,7 +181,7 @@ def reset(user: User) -> bool:
         )
         if removed:
             audit.record("login.two_factor_reset", user)
-            web_sessions.end(WebSession.objects.all(), user)
+        web_sessions.end(web_sessions.of(user), user)
     return bool(removed)
 
 

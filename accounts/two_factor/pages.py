@@ -87,20 +87,26 @@ def second_step(site: AdminSite, request: HttpRequest) -> HttpResponseBase:
     if request.method == "POST":
         step, is_right = _shown(request, user, principal)
         try:
-            signing_in.second_step(user, is_right, client=_client_of(request))
+            guessable = step == WebSession.SecondStep.APP
+            signing_in.second_step(user, is_right, client=_client_of(request), guessable=guessable)
             return redirect(gate.let_in(request, user, step))
         except WrongCode:
             error, status = _WRONG[step], 403
         except (TooManyFailures, Busy) as refused:
             error, status = _refusal(refused)
+            if isinstance(refused, TooManyFailures):
+                error = _("Too many codes were wrong. Wait an hour, or use another way.")
     with scope.entered(principal):
         found = factors.of(user)
     party = _party_of(request)
+    form = CodeForm()
+    if found.recovery_codes:
+        form.fields["code"].help_text = _("A recovery code works as well: open its field below.")
     context = {
         "title": _("One more step"),
         "login": user,
         "error": error,
-        "app": CodeForm() if found.app else None,
+        "app": form if found.app else None,
         "recovery": RecoveryForm() if found.recovery_codes else None,
         "has_passkeys": bool(found.passkeys),
         "question": _kept(request, passkeys.ask_to_sign(party, found.passkeys)) if party and found.passkeys else None,

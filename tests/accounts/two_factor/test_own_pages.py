@@ -16,6 +16,7 @@ from accounts import principals, provisioning, scope, tidying
 from accounts.database_roles import WORKER
 from accounts.models import AuditEvent, AuthenticatorApp, Passkey, RecoveryCode, User, WebSession
 from accounts.principals import Principal
+from accounts.provisioning import NotAllowed
 from accounts.two_factor import factors, gate
 from tests.accounts.two_factor.authenticator import Authenticator
 from tests.accounts.two_factor.conftest import (
@@ -295,6 +296,26 @@ def test_who_makes_a_login_resets_its_second_step(acme: Customer, boss: User, he
     assert (event.user_id, event.target_id, event.through) == (boss.pk, lost.pk, "admin")
     there.give_password(lost)
     assert there.is_in
+
+
+def test_a_reset_ends_sessions_also_where_nothing_was_left_to_remove(
+    acme: Customer, globex: Customer, boss: User, here: Browser
+) -> None:
+    other = provisioning.add_staff("other@acme.test", password=PASSWORD, tenant=acme.tenant)
+    foreign = provisioning.add_staff("boss@globex.test", password=PASSWORD, tenant=globex.tenant)
+    there, elsewhere = browser(), browser()
+    there.give_password(other)
+    elsewhere.give_password(foreign)
+    here.give_password(boss)
+    call_command("resettwofactor", str(other))
+    assert [there.is_in, elsewhere.is_in, here.is_in] == [False, True, True]
+    assert actions(other)[-1] == "sessions_ended"
+    there.give_password(other)
+    with scope.entered(principals.of_user(boss)):  # who was faster removed it all meanwhile
+        assert factors.reset(other) is False
+        with pytest.raises(NotAllowed):
+            factors.reset(boss)
+    assert [there.is_in, elsewhere.is_in, here.is_in] == [False, True, True]
 
 
 def test_nobody_resets_his_own(boss: User, here: Browser) -> None:

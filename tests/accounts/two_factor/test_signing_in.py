@@ -22,7 +22,7 @@ from tests.accounts.two_factor.conftest import (
     with_app,
 )
 from tests.accounts.two_factor.test_passkeys import HERE
-from tests.fixtures import Customer
+from tests.fixtures import Customer, WebClient
 
 pytestmark = pytest.mark.django_db
 
@@ -265,7 +265,7 @@ def test_the_second_step_is_counted_by_login(boss: User) -> None:
     there = browser()
     there.give_password(boss)
     refused = there.post(SECOND, code=code())
-    assert (refused.status_code, "Too many attempts" in refused.content.decode()) == (429, True)
+    assert (refused.status_code, "Too many codes were wrong" in refused.content.decode()) == (429, True)
     assert AuthenticatorApp.objects.get().last_used_at is None
 
 
@@ -275,13 +275,41 @@ def test_the_same_wrong_code_counts_each_time(boss: User, here: Browser) -> None
     assert [here.post(SECOND, code="000000").status_code for _ in range(11)] == [403] * 10 + [429]
 
 
-def test_the_second_step_is_counted_by_network(acme: Customer, here: Browser) -> None:
-    """With the same count as passwords: fifteen of a client."""
-    for number in range(15):
-        user = with_app(provisioning.add_staff(f"boss{number}@acme.test", password=PASSWORD, tenant=acme.tenant))
-        here.give_password(user)
-        assert here.post(SECOND, code="000000").status_code == 403
+def test_what_others_fail_at_in_the_same_network_keeps_nobody_from_the_second_step(
+    acme: Customer, globex: Customer, boss: User, here: Browser
+) -> None:
+    """Neither wrong passwords nor wrong codes, from the very same address."""
+    with_app(boss)
+    other = with_app(provisioning.add_staff("boss@globex.test", password=PASSWORD, tenant=globex.tenant))
+    there = Browser(WebClient(**here.client.defaults))
+    here.give_password(boss)
+    there.give_password(other)
+    for number in range(10):
+        assert there.post(SECOND, code="000000").status_code == 403
+        there.post(LOGIN, username=f"nobody{number}@globex.test", password="wrong")
+    for number in range(10, 17):
+        there.post(LOGIN, username=f"nobody{number}@globex.test", password="wrong")
+    assert there.give_password(User(email="third@globex.test")).status_code == 200  # refused unseen by now
+    assert here.post(SECOND, code="000000").status_code == 403
+    assert here.post(SECOND, code=code()).status_code == 302
+
+
+@pytest.mark.parametrize("way", ["passkey", "recovery"])
+def test_wrong_codes_lock_nobody_out_of_passkeys_and_recovery_codes(boss: User, here: Browser, way: str) -> None:
+    """Nor do wrong ones of these: whoever knows the password cannot keep the owner out."""
+    with_app(boss)
+    key = with_passkey(boss)
+    recovery, *_ = factors.new_recovery_codes(boss)
+    there = browser()
+    there.give_password(boss)
+    assert [there.post(SECOND, code="000000").status_code for _ in range(11)] == [403] * 10 + [429]
+    assert {there.post(SECOND, recovery=f"wrong {number}").status_code for number in range(16)} == {403}
+    assert {there.post(SECOND, answer=f"wrong {number}").status_code for number in range(16)} == {403}
+    here.give_password(boss)
     assert here.post(SECOND, code=code()).status_code == 429
+    shown = {"recovery": recovery} if way == "recovery" else {"answer": key.sign(here.question(SECOND))}
+    assert here.post(SECOND, **shown).status_code == 302
+    assert here.is_in
 
 
 def test_a_failure_takes_its_time(boss: User, here: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
