@@ -7,14 +7,14 @@ of their ids.
 import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import BooleanField, Count, F, Func, Q, QuerySet, Sum, Value
 from django.db.models.functions import Now
 
 from accounts import audit, limits
-from accounts.models import Mailbox, User
+from accounts.models import Mailbox, Tenant, User
 from mailstore import quota
 from mailstore.models import MaildropSession, Message, MessageQuerySet, OwnCopy
 
@@ -38,7 +38,11 @@ class Moved(NamedTuple):
 
 def kept_for(mailbox: Mailbox, *, default: timedelta) -> timedelta:
     """How long what is removed from a mailbox can be restored: as itself says, its tenant, or else the host."""
-    for own in (mailbox.retention, mailbox.tenant.retention):
+    return _kept_for(mailbox, mailbox.tenant, default)
+
+
+def _kept_for(mailbox: Mailbox, tenant: Tenant, default: timedelta) -> timedelta:
+    for own in (mailbox.retention, tenant.retention):
         if own is not None:
             return own
     return default
@@ -62,9 +66,25 @@ _IN_USE: Final = Q(app_password__own_copy=True, app_password__revoked_at=None)
 def removed_since(mailbox: Mailbox, moment: datetime) -> MessageQuerySet:
     """The messages that a mailbox had at that moment, and that were removed since.
 
-    Restored, they make its maildrop what it was then, with what came later.
+    Restored, they make its maildrop what it was then, with what came later. What was removed then, and restored only
+    later, was not there.
     """
-    return Message.objects.filter(mailbox=mailbox, delivered_at__lte=moment, expunged_at__gt=moment)
+    since = Message.objects.filter(mailbox=mailbox, delivered_at__lte=moment, expunged_at__gt=moment)
+    return since.exclude(_Away(F("earlier"), Value(moment)))
+
+
+class _Away(Func):
+    """Whether, by what became of a message before (`Message.earlier`), it was out of the maildrop at a moment."""
+
+    output_field = BooleanField()
+    arity = 2
+
+    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, list[Any]]:
+        earlier, moment = (compiler.compile(part) for part in self.get_source_expressions())
+        removed, restored = ("(life ->> 'removed_at')::timestamptz", "(life ->> 'restored_at')::timestamptz")
+        between = f"{removed} <= {moment[0]} AND {restored} > {moment[0]}"
+        sql = f"EXISTS (SELECT FROM jsonb_array_elements({earlier[0]}) life WHERE {between})"
+        return sql, [*earlier[1], *moment[1], *moment[1]]
 
 
 def due_at(message: Message, *, kept: timedelta) -> datetime | None:
@@ -73,12 +93,10 @@ def due_at(message: Message, *, kept: timedelta) -> datetime | None:
     `kept` is how long, where neither its mailbox nor its tenant says.
     """
     mailbox = message.mailbox
-    since = min(filter(None, (message.expunged_at, mailbox.closed_at)), default=None)
+    since: datetime | None = min(filter(None, (message.expunged_at, mailbox.closed_at)), default=None)
     if since is None or mailbox.legal_hold:
         return None
-    own: timedelta | None = mailbox.retention if mailbox.retention is not None else message.tenant.retention
-    due: datetime = since + (kept if own is None else own)
-    return due
+    return since + _kept_for(mailbox, message.tenant, kept)
 
 
 class Forecast(NamedTuple):

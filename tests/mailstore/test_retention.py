@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from threading import Event
 
 import pytest
@@ -118,6 +119,32 @@ def test_a_restored_message_belongs_to_the_current_epoch(acme: Customer) -> None
     [restored] = Message.objects.all()
     [delivered] = fill(acme.add("other"), "two")
     assert restored.epoch == delivered.epoch > 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_maildrop_as_it_was_has_what_it_had(acme: Customer, seed: int) -> None:
+    """Whatever was removed and restored how often, before and since."""
+    messages = fill(acme.mailbox, *(f"message {number}" for number in range(6)))
+    chance = random.Random(seed)
+    was = []
+    for _ in range(15):
+        some = Message.objects.filter(pk__in=[message.pk for message in chance.sample(messages, 3)])
+        chance.choice([retention.expunge, retention.restore])(some, by=None)
+        was.append((moment(), set(Message.objects.in_maildrop(acme.mailbox))))
+    there = was[-1][1]
+    for then, had in was:
+        assert set(retention.removed_since(acme.mailbox, then)) == had - there
+        assert retention.forecast(retention.removed_since(acme.mailbox, then), acme.mailbox).messages == len(
+            had - there
+        )
+
+
+def moment() -> datetime:
+    """By the clock of the database, which says when things happen to messages."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now
 
 
 def test_messages_of_many_mailboxes_are_restored_together(acme: Customer, globex: Customer) -> None:
