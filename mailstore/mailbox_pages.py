@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib import messages as notes
 from django.contrib.admin.utils import quote
 from django.core.exceptions import ValidationError
-from django.db.models import Count, QuerySet
+from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
@@ -348,10 +348,11 @@ def _remove(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpRespons
         notes.warning(request, str(nothing))
         return HttpResponseRedirect(back)
     there = chosen.messages.in_maildrop().order_by()
-    octets = list(there.values_list("octets", flat=True))
+    found = there.aggregate(count=Count("*"), octets=Sum("octets"))
+    count, octets = found["count"], int(found["octets"] or 0)
     kept = retention.kept_for(mailbox, default=settings.MAILHOST_RETENTION).days
-    refusals = [] if octets else [_("None of them is in the maildrop.")]
-    if octets and request.method == "POST" and "apply" in request.POST:
+    refusals = [] if count else [_("None of them is in the maildrop.")]
+    if count and request.method == "POST" and "apply" in request.POST:
         moved = retention.expunge(chosen.messages, by=_user(request))
         text = ngettext(
             "%(number)s message is removed, %(octets)s.", "%(number)s messages are removed, %(octets)s.", moved.messages
@@ -373,8 +374,8 @@ def _remove(page: Scoped, request: HttpRequest, mailbox: Mailbox) -> HttpRespons
         )
         % {"number": kept},
         facts=[
-            (_("Are removed"), _counted(len(octets), sum(octets))),
-            (_("Space then"), _space(mailbox, -sum(octets))),
+            (_("Are removed"), _counted(count, octets)),
+            (_("Space then"), _space(mailbox, -octets)),
         ],
         refusals=refusals,
         kept=[*chosen.kept, ("apply", "yes")],
@@ -403,7 +404,13 @@ def _chosen(request: HttpRequest, mailbox: Mailbox, *, restoring: bool) -> _Chos
             if wanted is None:
                 raise _Nothing(_("That cannot be looked for."))
             kept = [("what", "found"), *((name, given[name]) for name in form.fields if given.get(name))]
-            return _Chosen(search.find(mailbox, wanted), title, kept)
+            try:
+                with search.bounded():
+                    keys = list(search.find(mailbox, wanted).order_by().values_list("pk", flat=True))
+            except search.TooBroad:
+                text = _("That takes too long to find. Say from when to when, or choose where they are.")
+                raise _Nothing(text) from None
+            return _Chosen(Message.objects.filter(mailbox=mailbox).among(keys), title, kept)
     keys = [int(key) for key in given.getlist("message") if key.isascii() and key.isdecimal() and len(key) < 19]
     if not keys:
         raise _Nothing(_("Choose messages first."))

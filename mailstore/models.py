@@ -1,10 +1,12 @@
 """The mail: contents, the messages that refer to them, and the sessions that fetched them."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
@@ -144,6 +146,10 @@ class MessageQuerySet(TenantQuerySet["Message"]):
     def expunged(self) -> "MessageQuerySet":
         """Messages that were removed, and can be restored until they are purged."""
         return self.exclude(expunged_at=None)
+
+    def among(self, ids: Sequence[int]) -> "MessageQuerySet":
+        """Messages with these ids, given as one array: a hundred thousand parameters take longer than all the rest."""
+        return self.filter(pk__in=RawSQL("SELECT unnest(%s::bigint[])", (list(ids),)))
 
 
 class Message(TenantOwned):

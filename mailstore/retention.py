@@ -7,7 +7,7 @@ of their ids.
 import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import BooleanField, Count, F, Func, Q, QuerySet, Sum, Value
@@ -78,13 +78,11 @@ class _Away(Func):
 
     output_field = BooleanField()
     arity = 2
-
-    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, list[Any]]:
-        earlier, moment = (compiler.compile(part) for part in self.get_source_expressions())
-        removed, restored = ("(life ->> 'removed_at')::timestamptz", "(life ->> 'restored_at')::timestamptz")
-        between = f"{removed} <= {moment[0]} AND {restored} > {moment[0]}"
-        sql = f"EXISTS (SELECT FROM jsonb_array_elements({earlier[0]}) life WHERE {between})"
-        return sql, [*earlier[1], *moment[1], *moment[1]]
+    template = (
+        "EXISTS (SELECT FROM jsonb_array_elements(%(expressions)s"
+        " BETWEEN (life ->> 'removed_at')::timestamptz AND (life ->> 'restored_at')::timestamptz)"
+    )
+    arg_joiner = ") life WHERE "
 
 
 def due_at(message: Message, *, kept: timedelta) -> datetime | None:
@@ -148,8 +146,8 @@ def expunge(messages: QuerySet[Message], *, by: User | None) -> Moved:
     expunged = Moved()
     with transaction.atomic():
         for mailbox, chosen in _locked(messages):
-            ids, octets = _lock(chosen.in_maildrop())
-            Message.objects.filter(pk__in=ids).update(expunged_at=Now(), expunged_in=None, expunged_by=by)
+            ids, octets = _lock(Message.objects.among(chosen).in_maildrop())
+            Message.objects.among(ids).update(expunged_at=Now(), expunged_in=None, expunged_by=by)
             quota.refund(mailbox, octets=octets, messages=len(ids))
             expunged = expunged.and_of(mailbox, messages=len(ids), octets=octets, action="mailbox.messages_expunged")
     log.info("%s messages expunged by %s", expunged.messages, _who(by))
@@ -170,15 +168,15 @@ def restore(messages: QuerySet[Message], *, by: User | None, undoing: MaildropSe
     restored = Moved()
     with transaction.atomic():
         for mailbox, chosen in _locked(messages):
-            ids, octets = _lock(chosen.expunged())
+            ids, octets = _lock(Message.objects.among(chosen).expunged())
             if ids:  # else no matter whether a mailbox has room for nothing
                 quota.charge(mailbox, octets=octets, messages=len(ids))
-                OwnCopy.objects.filter(message__in=ids).delete()
+                OwnCopy.objects.filter(message__in=Message.objects.among(ids).values("pk")).delete()
                 with connection.cursor() as cursor:
                     who = by.pk if by else None
                     cursor.execute(_BRING_BACK, {"messages": ids, "next_uid": mailbox.next_uid, "by": who})
                 Mailbox.objects.filter(pk=mailbox.pk).update(next_uid=mailbox.next_uid + len(ids))
-            own, own_octets = _return(chosen, undoing)
+            own, own_octets = _return(mailbox, chosen, undoing)
             restored = restored.and_of(
                 mailbox, messages=len(ids) + own, octets=octets + own_octets, action="mailbox.messages_restored"
             )
@@ -206,31 +204,31 @@ WHERE message.id = numbered.id
 # Who holds the mailbox is the only one to write these.
 _RETURN = """
 UPDATE mailstore_owncopy copy SET removed_at = NULL, removed_in_id = NULL, returns = copy.returns + 1
-FROM mailstore_message message, accounts_apppassword app
-WHERE message.id = ANY (%(messages)s) AND message.expunged_at IS NULL
-    AND copy.message_id = message.id AND copy.removed_at IS NOT NULL
+FROM accounts_apppassword app, unnest(%(messages)s::bigint[]) chosen (id), mailstore_message message
+WHERE app.mailbox_id = %(mailbox)s AND app.own_copy AND app.revoked_at IS NULL
+    AND copy.app_password_id = app.id AND copy.message_id = chosen.id AND copy.removed_at IS NOT NULL
     AND (copy.removed_in_id = %(session)s OR %(session)s::uuid IS NULL)
-    AND app.id = copy.app_password_id AND app.own_copy AND app.revoked_at IS NULL
+    AND message.id = chosen.id AND message.expunged_at IS NULL
 RETURNING message.id, message.octets
 """
 
 
-def _return(messages: MessageQuerySet, undoing: MaildropSession | None) -> tuple[int, int]:
+def _return(mailbox: Mailbox, messages: list[int], undoing: MaildropSession | None) -> tuple[int, int]:
     """Bring messages of a held mailbox back into the views of devices that lack them: how many, and their octets."""
-    ids = list(messages.values_list("pk", flat=True))
+    session = undoing.pk if undoing else None
     with connection.cursor() as cursor:
-        cursor.execute(_RETURN, {"messages": ids, "session": undoing.pk if undoing else None})
+        cursor.execute(_RETURN, {"mailbox": mailbox.pk, "messages": messages, "session": session})
         octets = dict(cursor.fetchall())
     return len(octets), sum(octets.values())
 
 
-def _locked(messages: QuerySet[Message]) -> Iterator[tuple[Mailbox, MessageQuerySet]]:
+def _locked(messages: QuerySet[Message]) -> Iterator[tuple[Mailbox, list[int]]]:
     """The open mailboxes of these messages, all locked, and the messages of each. A closed one is purged as it is."""
     chosen: dict[int, list[int]] = {}  # looked up once: what is done to the first may change what a query finds
     for message_id, mailbox_id in messages.values_list("pk", "mailbox"):
         chosen.setdefault(mailbox_id, []).append(message_id)
     for mailbox in list(Mailbox.objects.open().filter(pk__in=chosen).order_by("pk").select_for_update(no_key=True)):
-        yield mailbox, Message.objects.filter(pk__in=chosen[mailbox.pk])
+        yield mailbox, chosen[mailbox.pk]
 
 
 def _lock(messages: MessageQuerySet) -> tuple[list[int], int]:

@@ -207,6 +207,8 @@ def test_a_search_that_takes_too_long_is_given_up(
     monkeypatch.setattr(search, "LONGEST", "50ms")
     shown = page(boss, "messages", acme.mailbox, words="x")
     assert "That takes too long to find" in shown
+    for path in ("restore", "remove"):
+        assert "That takes too long to find" in said(boss, path, acme.mailbox, what="found", words="x", apply="yes")
 
 
 def test_more_than_a_page_is_turned_over(boss: Client, acme: Customer) -> None:
