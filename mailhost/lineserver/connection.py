@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
                 # A client that reads as fast as we write does not keep the loop from others.
                 await asyncio.sleep(0)
                 self._turn = self._written + _TURN
-        if self._state != _BUSY or self._raw.is_closing() or self._transport.is_closing():
+        if self._state != _BUSY or self._is_closing():
             # asyncio takes writes to a broken connection in silence.
             raise ConnectionResetError("The client is gone.")
 
@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
             reply = await step
         except Exception as error:
             self._task = None
-            if not self._lost:
+            if not (self._lost or self._is_closing()):
                 self._fail()
             elif not isinstance(error, ConnectionResetError):
                 logger.exception("%s: a step failed after the client had gone.", self._name())
@@ -477,6 +477,9 @@ class Connection(asyncio.Protocol):
         except Exception:
             logger.exception("%s: closing its dialogue failed.", self._name())
         self._connections.forget(self)
+
+    def _is_closing(self) -> bool:
+        return self._raw.is_closing() or self._transport.is_closing()
 
     def _name(self) -> str:
         return f"{self.peer.address or 'local'} port {self.peer.port}"

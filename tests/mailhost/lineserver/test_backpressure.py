@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_a_hundred_thousand_commands_and_nothing_read_cost_bounded_memory(
         assert server.resident() - before < 8 * MIB
         started = time.monotonic()
         assert other.ask(b"say hello") == b"+hello"
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("endpoint", [0, 1])
@@ -71,15 +72,15 @@ def test_who_reads_nothing_at_all_is_cut_off(impatient: Server, endpoint: int, c
     before = impatient.settled()
     with that_takes_little(impatient, endpoint) as client:
         client.send(command)
-        eventually(lambda: impatient.noted().count("closed") == before["closed"] + 1, 5)
+        eventually(lambda: impatient.noted().count("closed") == before["closed"] + 1)
     assert impatient.settled()["reset"] == before["reset"] + command.startswith(b"stream")
 
 
-def test_who_reads_a_little_now_and_then_is_not_cut_off(impatient: Server) -> None:
-    with that_takes_little(impatient) as client:
+def test_who_reads_a_little_now_and_then_is_not_cut_off(tmp_path: Path) -> None:
+    with Server(tmp_path / "server", stall_seconds=2) as server, that_takes_little(server) as client:
         client.send(b"stream 60\r\n")
         started = time.monotonic()
-        while time.monotonic() - started < 1.5:
+        while time.monotonic() - started < 3:
             assert client.socket.recv(16384)
             time.sleep(0.05)
         client.send(b"quit\r\n")
@@ -96,11 +97,12 @@ def test_the_client_may_go_in_the_middle_of_a_stream(server: Server) -> None:
 
 
 def test_a_step_learns_of_a_broken_connection_by_its_next_send(server: Server) -> None:
-    before = server.settled()
+    before, log = server.settled(), server.log()
     with server.client() as client:
-        client.send(b"drip 0.1\r\n")
+        client.send(b"drip 1\r\n")
         time.sleep(0.03)
         client.send(b"say x\r\n")  # From here on the server does not read, and sees a reset only as it writes.
         time.sleep(0.03)
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert server.settled()["reset"] == before["reset"] + 1
+    assert "Traceback" not in server.log().removeprefix(log)  # it is no fault
