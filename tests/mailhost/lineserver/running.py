@@ -28,6 +28,15 @@ def eventually(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
         time.sleep(0.01)
 
 
+def refuses(address: tuple[str, int] | str) -> bool:
+    """Whether nobody listens there."""
+    try:
+        with Client.to(address):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
 class Client:
     """Reads to the end of a reply, and no further."""
 

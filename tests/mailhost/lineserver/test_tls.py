@@ -102,12 +102,12 @@ def test_pipelining_and_data_in_tls(server: Server) -> None:
 
 
 def test_a_slow_handshake_is_cut_off(hasty: Server) -> None:
+    started = time.monotonic()
     with Client.to(hasty.address(1)) as silent, hasty.client() as client:
         client.ask(b"stls")
-        started = time.monotonic()
         assert silent.rest() == b""
         assert client.rest() == b""
-        assert 0.2 < time.monotonic() - started < 5
+        assert 0.3 <= time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])

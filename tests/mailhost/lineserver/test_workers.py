@@ -14,7 +14,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from mailhost.lineserver import Config, Endpoint
 from tests.mailhost.lineserver.conftest import write_certificate
-from tests.mailhost.lineserver.running import Client, Server, alive, eventually, short_directory
+from tests.mailhost.lineserver.running import Client, Server, alive, eventually, refuses, short_directory
 
 
 def test_workers_share_the_connections(tmp_path: Path) -> None:
@@ -36,7 +36,9 @@ def test_a_killed_worker_is_replaced_and_nobody_is_refused(tmp_path: Path) -> No
             while not over.is_set():
                 try:
                     with Client.to(server.address()) as client:
-                        client.send(b"quit\r\n")
+                        # Its worker may be killed before it is asked anything.
+                        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                            client.send(b"quit\r\n")
                         served.append(client.rest())
                 except ConnectionRefusedError as error:
                     refused.append(error)
@@ -64,9 +66,8 @@ def test_clients_that_wait_for_a_stopped_worker_are_served_by_its_replacement(tm
             pass  # It listens by now.
         os.kill(server.pids()[0], signal.SIGSTOP)
         with contextlib.ExitStack() as stack:
-            started = time.monotonic()
+            # Were the queue too short, they would not be connected at all.
             waiting = [stack.enter_context(Client.to(server.address())) for _ in range(300)]
-            assert time.monotonic() - started < 1, "the queue is too short"
             os.kill(server.pids()[0], signal.SIGKILL)
             assert [client.line() for client in waiting] == [b"+hello"] * 300
 
@@ -103,16 +104,18 @@ def test_told_to_end_it_finishes_what_runs_and_says_farewell(
             assert sending.line() == b"+go on"
             quitting = stack.enter_context(server.client())
             quitting.send(b"quit-later\r\n")
+            assert quitting.socket.recv(1) == b"+"
             shaking = stack.enter_context(Client.to(server.address(1)))
-            time.sleep(0.1)
+            eventually(lambda: "began" in server.noted())
 
             server.parent.send_signal(signum)
             for client in idle:
                 assert client.rest() == b"-bye DRAIN\r\n"
-            assert quitting.rest() == b"+bye\r\n"
+            assert quitting.rest() == b"bye\r\n"
             assert shaking.rest() == b""
-            with pytest.raises(ConnectionRefusedError):
-                Client.to(server.address())
+            # Those that were told may all have been one worker's; the other one has its own socket.
+            eventually(lambda: refuses(server.address()))
+            assert server.parent.poll() is None
             assert busy.rest() == b"+x\r\n+behind it\r\n-bye DRAIN\r\n"
             assert streaming.rest() == b"x" * (65536 * 100 - 1) + b".\r\n-bye DRAIN\r\n"
             sending.send(b"xxx")
@@ -141,15 +144,16 @@ def test_clients_in_the_queue_of_an_ending_server_are_told(tmp_path: Path) -> No
 
 def test_draining_takes_no_longer_than_it_may(tmp_path: Path) -> None:
     with Server(tmp_path / "server", drain_seconds=0.3) as server, server.client() as client, server.client() as reader:
-        client.send(b"slowly 1 x\r\n")
+        client.send(b"slowly 2 x\r\n")
         reader.send(b"stream 900\r\n")
-        time.sleep(0.1)
+        assert reader.socket.recv(1) == b"x"
+        eventually(lambda: "began" in server.noted())
         started = time.monotonic()
         server.parent.terminate()
         assert client.rest() == b""
         assert server.parent.wait(10) == 0
+        assert time.monotonic() - started < 5
         # The step itself was not cancelled.
-        assert 0.7 < time.monotonic() - started < 5
         assert {"finished", "reset"} <= set(server.noted())
 
 
