@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from typing import Self
 
+import redis
 import trustme
 from django.core.management import call_command
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg.conninfo import conninfo_to_dict
 
-from accounts import provisioning
+from accounts import provisioning, throttle
 from accounts.models import Mailbox
 from mailstore.models import MaildropSession
 from tests.fixtures import PASSWORD, Customer
@@ -464,6 +466,13 @@ def add_mailbox(customer: Customer, local_part: str) -> Mailbox:
 def holder(mailbox: Mailbox) -> int:
     """The process id of the worker that holds a maildrop."""
     return MaildropSession.objects.select_related("listener").get(mailbox=mailbox, ended_at=None).listener.pid
+
+
+def failures(system: System, client: str) -> int:
+    """How many failures of a client are counted by all workers."""
+    _, host, _ = throttle._buckets("", ip_address(client), known=False)
+    with redis.Redis.from_url(system.servers.urls.redis) as connection:
+        return int(connection.get(host.key) or 0)
 
 
 def children(pid: int) -> list[int]:

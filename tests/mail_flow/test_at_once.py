@@ -20,7 +20,8 @@ from tests.mailstore import post
 from tests.servers import eventually
 from tests.system import Pop3, Pop3Listener, System, elapsed, holder
 
-AT_ONCE = 1.0  # second
+AT_ONCE = 5.0
+"""Seconds: on a busy machine, where nothing but a notice would tell for minutes."""
 
 
 def change(mailbox: Mailbox, **values: object) -> None:
@@ -139,7 +140,7 @@ def test_a_session_ends_in_the_middle_of_a_large_message(pop3: Pop3Listener, acm
         change_password(acme.mailbox)
         with pop3.client() as again:
             while not again.log_in(acme.mailbox, "another one").startswith(b"+OK"):
-                assert elapsed(began) < AT_ONCE + 1
+                assert elapsed(began) < AT_ONCE
             assert again.ask(b"STAT").startswith(b"+OK 1 ")
         with pytest.raises(ConnectionError):
             client.octets()
@@ -152,7 +153,7 @@ def test_the_sessions_of_all_processes_end(system: System, pop3: Pop3Listener) -
     mailboxes = list(Mailbox.objects.filter(tenant=acme.tenant))
     with system.pop3() as another:
         clients = [listener.open(mailbox) for mailbox, listener in zip(mailboxes, [pop3, another] * 7, strict=False)]
-        assert len({holder(mailbox) for mailbox in mailboxes}) > 2
+        assert len({holder(mailbox) for mailbox in mailboxes}) >= 2
         with transaction.atomic():
             Mailbox.objects.filter(tenant=acme.tenant).exclude(pk=acme.mailbox.pk).update(state="suspended")
             notices.mailboxes_changed(range(10_000_000, 10_002_000))

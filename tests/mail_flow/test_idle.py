@@ -22,7 +22,7 @@ def test_an_idle_session_is_closed_without_a_word_and_removes_nothing(system: Sy
 
 
 def test_who_goes_on_talking_stays(system: System, acme: Customer) -> None:
-    with system.pop3(MAILHOST_POP3_IDLE="2s") as listener, listener.client() as client:
+    with system.pop3(MAILHOST_POP3_IDLE="3s") as listener, listener.client() as client:
         assert client.log_in(acme.mailbox).startswith(b"+OK")
         for _ in range(4):
             time.sleep(1.0)
