@@ -1,8 +1,10 @@
 """Embedded servers for tests: thrown away afterwards, quick instead of durable, and there to be killed."""
 
+import atexit
 import os
 import shutil
 import signal
+import socket
 import stat
 import tempfile
 import time
@@ -126,6 +128,16 @@ def processes_of(data: Path) -> dict[int, str]:
         if f" {place} " in line or works_in.startswith(place):
             found[int(process.name)] = line
     return found
+
+
+def free_port(family: socket.AddressFamily = socket.AF_INET) -> int:
+    """A free port on loopback. Bound until the run ends, it is kept from all but servers that set SO_REUSEADDR."""
+    reserved = socket.socket(family)
+    atexit.register(reserved.close)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    return int(reserved.getsockname()[1])
 
 
 def is_alive(pid: int) -> bool:

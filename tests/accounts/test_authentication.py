@@ -97,6 +97,12 @@ async def test_an_upgrade_waits_for_another_login_when_many_wait(
 
 async def test_a_refusal_takes_as_long_whatever_is_stored(passwords: Passwords) -> None:
     for stored in (None, make_password("secret"), make_password(None)):
-        began = time.monotonic()
-        assert not await passwords.check("an@example.test", "wrong", stored, network=HERE)
-        assert time.monotonic() - began == pytest.approx(authentication.REFUSED_AFTER, abs=0.1)
+        for _ in range(10):
+            began = time.monotonic()
+            assert not await passwords.check("an@example.test", "wrong", stored, network=HERE)
+            took = time.monotonic() - began
+            assert took > authentication.REFUSED_AFTER - 0.01
+            if took < authentication.REFUSED_AFTER + 0.1:
+                break  # else the machine is busy: that goes, and what is stored stays
+        else:
+            pytest.fail("it is always late")

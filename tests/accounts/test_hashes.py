@@ -1,6 +1,7 @@
 """Hashes of other servers are taken over, verified, and replaced by ours at the first login."""
 
 import base64
+import math
 import re
 import shutil
 import subprocess
@@ -375,12 +376,15 @@ async def test_a_refusal_does_not_tell_what_kind_of_hash_is_stored() -> None:
     """Nobody's, ours, the cheapest and a dear one: asked one after the other, as a guesser would measure it."""
     passwords = Passwords()
     kinds = [None, make_password(SECRET), hashes.parse("{SHA}AMr9EmGC6KnnwBuy8N/QBJa+ck8="), hashes.parse(DEAREST[6])]
-    took: list[float] = []
-    for stored in kinds:
-        began = time.monotonic()
-        assert not await passwords.check("an@example.test", "wrong", stored, network="192.0.2.0/24")
-        took.append(time.monotonic() - began)
+    least = [math.inf] * len(kinds)  # of some rounds: what a busy machine adds is not in all of them
+    for _ in range(10):
+        for index, stored in enumerate(kinds):
+            began = time.monotonic()
+            assert not await passwords.check("an@example.test", "wrong", stored, network="192.0.2.0/24")
+            least[index] = min(least[index], time.monotonic() - began)
+        if max(least) - min(least) < 0.1:
+            break
     passwords.close()
-    print("refused after", ", ".join(f"{one:.4f} s" for one in took))
-    assert max(took) - min(took) < 0.1  # of the half second that checking them differs by
-    assert min(took) >= authentication.REFUSED_AFTER - 0.005
+    print("refused after", ", ".join(f"{one:.4f} s" for one in least))
+    assert max(least) - min(least) < 0.1  # of the half second that checking them differs by
+    assert min(least) >= authentication.REFUSED_AFTER - 0.005

@@ -110,9 +110,9 @@ def test_sessions_are_counted_once_each(run: Callable[..., Measured], peer: Peer
 
 
 def test_a_run_bounded_by_time_ends_in_time(run: Callable[..., Measured], peer: Peer) -> None:
-    measured = run("poll", peer(maildrop()), connections=2, warmup=0.1, seconds=0.3)
+    measured = run("poll", peer(maildrop()), connections=2, warmup=0.1, seconds=2)
     assert measured.operations > 0
-    assert 0.3 <= measured.seconds < 1
+    assert 2 <= measured.seconds < 10
     assert measured.errors == 0
 
 
@@ -126,13 +126,13 @@ def test_stuffing_is_undone_wherever_the_octets_are_split(run: Callable[..., Mea
 def test_a_message_of_other_octets_than_listed_is_an_error(run: Callable[..., Measured], peer: Peer) -> None:
     wrong = [len(message) for message in MESSAGES]
     wrong[1] += 1
-    measured = run("fetch", peer(maildrop(sizes=wrong)), connections=1, seconds=0.2)
+    measured = run("fetch", peer(maildrop(sizes=wrong)), connections=1, seconds=1)
     assert measured.operations == 0
     assert measured.error_samples == ("RETR: message 2 has 14 octets, LIST said 15",)
 
 
 def test_a_dot_left_unstuffed_is_an_error(run: Callable[..., Measured], peer: Peer) -> None:
-    measured = run("fetch", peer(maildrop([b".a\r\n"], stuff=bytes)), connections=1, seconds=0.2)
+    measured = run("fetch", peer(maildrop([b".a\r\n"], stuff=bytes)), connections=1, seconds=1)
     assert measured.operations == 0
     assert "not stuffed" in measured.error_samples[0]
 
@@ -148,14 +148,14 @@ def test_a_dot_left_unstuffed_is_an_error(run: Callable[..., Measured], peer: Pe
 def test_a_wrong_reply_is_an_error_and_quoted(
     run: Callable[..., Measured], peer: Peer, greeting: bytes, why: str
 ) -> None:
-    measured = run("poll", peer(maildrop(greeting=greeting)), connections=1, seconds=0.2)
+    measured = run("poll", peer(maildrop(greeting=greeting)), connections=1, seconds=1)
     assert measured.operations == 0
     assert measured.errors > 0
     assert why in measured.error_samples
 
 
 def test_an_unexpected_number_of_messages_is_an_error(run: Callable[..., Measured], peer: Peer) -> None:
-    measured = run("poll", peer(maildrop()), connections=1, seconds=0.2, messages=4)
+    measured = run("poll", peer(maildrop()), connections=1, seconds=1, messages=4)
     assert measured.error_samples == ("STAT: 3 messages instead of 4",)
 
 
@@ -189,6 +189,6 @@ def test_one_connection_carries_all_messages_as_postfix_does_it(run: Callable[..
 
 def test_each_recipient_must_be_answered(run: Callable[..., Measured], peer: Peer) -> None:
     replies = [b"250 2.1.5 yes\r\n", b"451 4.3.0 later\r\n", b"250 2.1.5 yes\r\n"]
-    measured = run("deliver", peer(acceptor([], replies=replies)), connections=1, seconds=0.2, recipients=3)
+    measured = run("deliver", peer(acceptor([], replies=replies)), connections=1, seconds=1, recipients=3)
     assert measured.operations == 0
     assert measured.error_samples == ("message: 451 4.3.0 later",)

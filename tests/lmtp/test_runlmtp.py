@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from mailstore.models import Listener, Message
 from tests.fixtures import Customer
 from tests.mailhost.lineserver.running import PATIENCE, eventually, short_directory
 from tests.mailstore import post
+from tests.servers import free_port
 from tests.system import Lmtp, children, resident
 
 PROJECT = Path(__file__).parents[2]
@@ -92,9 +92,7 @@ def directory() -> Iterator[Path]:
 
 
 def test_it_listens_on_tcp_and_is_seen_to(directory: Path, acme: Customer) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with running(directory, MAILHOST_LMTP=f"127.0.0.1:{port}") as (address, process):
         with client_of(address) as client:
             assert client.deliver(post.text(), "an@acme.test", "postmaster") == [
@@ -144,9 +142,7 @@ def test_it_does_what_its_settings_say(directory: Path, acme: Customer) -> None:
 
 
 def test_it_trusts_a_proxy_to_say_who_comes(directory: Path, acme: Customer) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     given = {"MAILHOST_LMTP": f"127.0.0.1:{port}", "MAILHOST_PROXY_NETWORKS": "127.0.0.0/8"}
     with running(directory, **given), Lmtp.to(("127.0.0.1", port)) as client:
         client.send(b"PROXY TCP4 192.0.2.9 127.0.0.1 4242 24\r\n")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench.dovecot import Dovecot
-from bench.side import NotAvailable, await_ports, free_ports
+from bench.side import NotAvailable, await_ports
 from tests.fixtures import PASSWORD
+from tests.servers import free_port
 from tests.system import Lmtp
 
 IMAP = """
@@ -32,7 +33,7 @@ class OldServer(Dovecot):
 
     def __init__(self, directory: Path) -> None:
         super().__init__("tuned", directory)
-        [self.imap_port] = free_ports(1)
+        self.imap_port = free_port()
 
     def begin(self) -> None:
         """Start it, or skip the test."""

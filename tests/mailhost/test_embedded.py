@@ -75,7 +75,7 @@ def test_what_was_written_is_there_at_the_second_start(data: Path) -> None:
             client.set("kept", "too")
     began = time.monotonic()
     with embedded.servers(data) as urls:
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         with psycopg.connect(urls.postgres) as connection:
             assert connection.execute("TABLE kept").fetchall() == [(1,)]
         with redis.Redis.from_url(urls.redis) as client:
@@ -124,7 +124,7 @@ def test_killed_servers_come_back_with_what_was_committed(private_servers: Serve
     began = time.monotonic()
     private_servers.restart_postgres(signal.SIGKILL)
     private_servers.restart_redis(signal.SIGKILL)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     with psycopg.connect(private_servers.urls.postgres) as connection:
         assert connection.execute("TABLE kept").fetchall() == [(1,)]
 
@@ -146,7 +146,7 @@ def test_a_killed_server_does_not_wait_for_a_query_that_goes_on_for_hours(privat
         eventually(is_running)
         began = time.monotonic()
         private_servers.restart_postgres(signal.SIGKILL)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         assert isinstance(query.exception(), psycopg.OperationalError)
 
 

@@ -56,7 +56,7 @@ def test_what_roles_say_stands_in_one_log_with_their_names() -> None:
 def test_a_role_that_was_killed_is_started_again_soon() -> None:
     began = time.monotonic()
     log = run_until(lambda log: log.count("I am up") == 2, shell("pop3", "echo I am up; sleep 0.1; kill -9 $$"))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert "was killed by SIGKILL; starting it again in 0.5 s" in said_in(log, "pop3")
 
 
@@ -93,7 +93,7 @@ def test_a_role_that_does_not_end_in_time_is_killed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(supervisor, "DRAIN", 0.5)
     began = time.monotonic()
     log = run_until(lambda log: "ready" in log, shell("pop3", "trap '' TERM; echo ready; while :; do sleep 0.1; done"))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert said_in(log, "pop3") == ["ready", "has not ended in time; killing it"]
 
 
@@ -116,7 +116,7 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         )
     finally:
         signal.signal(signal.SIGALRM, old)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_roles_end_with_us_even_if_we_are_killed(tmp_path: Path) -> None:

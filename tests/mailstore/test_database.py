@@ -8,6 +8,7 @@ import pytest
 
 from mailstore import database
 from mailstore.database import Connection, Pool, Unavailable
+from tests.servers import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,7 +48,7 @@ async def test_short_work_shares_few_connections(pool: Pool) -> None:
 
 
 async def test_work_that_is_stuck_makes_room_for_more_up_to_a_bound(pool: Pool) -> None:
-    used = await asyncio.gather(*(pool.run(sleeping(0.5)) for _ in range(8)))
+    used = await asyncio.gather(*(pool.run(sleeping(2)) for _ in range(8)))
     assert len(set(used)) == 4
 
 
@@ -139,16 +140,22 @@ async def test_who_gave_up_waiting_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
     await pool.close()
 
 
+def is_asleep() -> bool:
+    statement = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    with psycopg.connect(database.conninfo()) as connection:
+        return connection.execute(statement).fetchone() is not None
+
+
 async def test_a_closed_pool_leaves_no_connection(transactional_db: None) -> None:
     pool = Pool(size=4)
     pool.open()
     used = await pool.run(backend)
-    late = asyncio.create_task(pool.run(sleeping(0.3)))
-    await asyncio.sleep(0.1)
+    late = asyncio.create_task(pool.run(sleeping(2)))
+    await asyncio.to_thread(eventually, is_asleep)
     await pool.close()
     used_late = await late
     with psycopg.connect(database.conninfo()) as connection:
-        for _ in range(50):
+        for _ in range(1000):
             rows = connection.execute(
                 "SELECT pid FROM pg_stat_activity WHERE pid = ANY (%s)", ([used, used_late],)
             ).fetchall()

@@ -497,12 +497,12 @@ async def test_a_locked_mailbox_delays_nobody_else(
         ]
         await asyncio.sleep(0.3)
         assert await deliver(deliveries, letter(12), chi, globex.mailbox) == [STORED] * 2
-        assert time.monotonic() - began < 2  # beyond the 0.3
+        assert not any(one.done() for one in waiting)
         assert len(await maildrop(chi)) == 2  # the copies of those that can be stored are, at once
         told, *others = await asyncio.gather(*waiting)
         assert told == [STORED, Outcome.FAILED, STORED]
         assert others == [[Outcome.FAILED]] * 12
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 20  # not each after the other
     assert await deliver(deliveries, message, acme.mailbox) == [STORED]
     assert [message.subject for message in await maildrop(acme.mailbox)] == ["hello"]
 

@@ -23,6 +23,7 @@ from mailstore.models import Content, Forward, ForwardLedger, Message, Refusal
 from mailstore.purging import Keep, purge
 from tests.fixtures import Customer
 from tests.mailstore import post
+from tests.servers import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -45,9 +46,7 @@ class Mta:
             def factory(self) -> SMTP:
                 return SMTP(mta, enable_SMTPUTF8=mta.smtputf8, hostname="mta.test", data_size_limit=100_000_000)
 
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._controller = Server(self, hostname="127.0.0.1", port=self.port)
 
     def __enter__(self) -> "Mta":

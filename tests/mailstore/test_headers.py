@@ -224,6 +224,6 @@ def test_what_no_server_has_queued_has_no_hop(head: bytes) -> None:
      b"Received: id " + b"id " * 10**6, b"Received:" + b"\n " * 10**6, bytes(range(256)) * 100],
 )  # fmt: skip
 def test_no_trace_field_takes_long(head: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     headers.hop(head)
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1

@@ -540,7 +540,7 @@ async def test_the_maildrop_of_a_killed_process_is_free_at_once(
     with pytest.raises(InUse):
         await open_(another)
     await orm(lambda: kill_connection_of(maildrops.presence.listener_id))
-    for _ in range(100):
+    for _ in range(400):
         try:
             maildrop = await open_(another)
             break
@@ -589,7 +589,7 @@ async def test_a_session_whose_end_could_not_be_written_is_ended_soon(maildrops:
     kept = await orm(lambda: MaildropSession.objects.get(ended_at=None))
     maildrops.presence.sessions.clear()
     maildrops.presence.end_strays()
-    for _ in range(60):
+    for _ in range(400):
         await kept.arefresh_from_db()
         if kept.ended_at:
             break
@@ -604,7 +604,7 @@ async def test_a_session_that_opens_while_strays_are_ended_is_none(maildrops: Ma
         with psycopg.connect(database.conninfo()) as connection:
             connection.execute("LOCK mailstore_maildropsession")
             begun.set()
-            assert end.wait(5)
+            assert end.wait(60)
             connection.execute(
                 """
                 INSERT INTO mailstore_maildropsession
@@ -616,9 +616,9 @@ async def test_a_session_that_opens_while_strays_are_ended_is_none(maildrops: Ma
 
     session, begun, end = uuid4(), threading.Event(), threading.Event()
     holding = asyncio.create_task(asyncio.to_thread(hold_up, begun, end))
-    assert await asyncio.to_thread(begun.wait, 5)
+    assert await asyncio.to_thread(begun.wait, 60)
     maildrops.presence.end_strays()
-    for _ in range(60):
+    for _ in range(400):
         if await orm(waiting_for_sessions):
             break
         await asyncio.sleep(0.05)

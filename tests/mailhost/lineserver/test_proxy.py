@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -225,7 +226,9 @@ def test_from_elsewhere_a_header_is_garbage(behind_proxy: Server) -> None:
 
 
 def test_the_announced_client_is_who_is_counted(tmp_path: Path) -> None:
-    settings = {"proxy_networks": ["127.0.0.0/8"], "connections_per_address": 2, "established": False}
+    settings: dict[str, Any] = {
+        "proxy_networks": ["127.0.0.0/8"], "connections_per_address": 2, "established": False,
+    }  # fmt: skip
     with Server(tmp_path / "server", **settings) as server, contextlib.ExitStack() as stack:
 
         def told(header: bytes) -> bytes:

@@ -15,6 +15,7 @@ from cryptography.x509 import load_der_x509_certificate
 from mailhost.lineserver import Config, Endpoint
 from tests.mailhost.lineserver.conftest import write_certificate
 from tests.mailhost.lineserver.running import Client, Server, alive, eventually, refuses, short_directory
+from tests.servers import free_port
 
 
 def test_workers_share_the_connections(tmp_path: Path) -> None:
@@ -206,12 +207,10 @@ def test_an_address_that_is_none_of_ours_is_said(tmp_path: Path) -> None:
 
 
 def test_ipv6(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_INET6) as probe:
-        try:
-            probe.bind(("::1", 0))
-        except OSError:
-            pytest.skip("no IPv6 here")
-        port = probe.getsockname()[1]
+    try:
+        port = free_port(socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
     with Server(tmp_path / "server", (f"[::1]:{port}",), workers=2) as server, server.client() as client:
         assert client.ask(b"who").startswith(b"+::1 ")
         assert f"listening on [::1]:{port} with" in server.log()
