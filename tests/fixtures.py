@@ -1,8 +1,10 @@
 """Two tenants, for tests that want to see that neither exists for the other."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -78,6 +80,11 @@ def operator(db: None) -> Client:
 def boss(acme: Customer) -> Client:
     """A browser in which boss@acme.test has signed in: the admin of `acme`."""
     return signed_in(provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant))
+
+
+def stranger() -> IPv4Address:
+    """An address on the Internet from which nobody has failed to sign in before."""
+    return IPv4Address(random.randrange(11 << 24, 100 << 24))
 
 
 def signed_in(user: User) -> Client:

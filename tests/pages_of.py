@@ -1,18 +1,16 @@
 """A browser in which the owner of a mailbox has signed in to the pages, through the form."""
 
-import random
-from ipaddress import IPv4Address
 from typing import Any
 
 from django.urls import reverse
 
 from accounts.models import Mailbox
-from tests.fixtures import PASSWORD, WebClient
+from tests.fixtures import PASSWORD, WebClient, stranger
 
 
 def browser(**extra: Any) -> WebClient:
     """One that sits where nobody has failed to sign in before."""
-    return WebClient(REMOTE_ADDR=str(IPv4Address(random.getrandbits(32))), **extra)
+    return WebClient(REMOTE_ADDR=str(stranger()), **extra)
 
 
 def signed_in(mailbox: Mailbox, password: str = PASSWORD) -> WebClient:

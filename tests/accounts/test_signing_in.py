@@ -1,6 +1,5 @@
 """Signing in to the web: counted, delayed and refused as POP3 does it."""
 
-import random
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,13 +14,13 @@ from accounts import app_passwords, provisioning, signing_in, throttle
 from accounts.models import KnownNetwork
 from accounts.signing_in import SignedIn, WrongPassword
 from accounts.throttle import TooManyFailures
-from tests.fixtures import PASSWORD, Customer, WebClient, as_web
+from tests.fixtures import PASSWORD, Customer, WebClient, as_web, stranger
 
 
 @pytest.fixture
 def client_address() -> IPv4Address:
     """Where nobody has failed before."""
-    return IPv4Address(random.getrandbits(32))
+    return stranger()
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ def test_the_admin_counts_too(acme: Customer, client_address: IPv4Address, monke
     for guess in range(15):
         assert "correct login" in browser.post(path, {"username": "boss@acme.test", "password": guess}).content.decode()
     assert "correct login" in browser.post(path, {"username": "boss@acme.test", "password": "secret"}).content.decode()
-    elsewhere: Client = WebClient(REMOTE_ADDR=str(IPv4Address(random.getrandbits(32))))
+    elsewhere: Client = WebClient(REMOTE_ADDR=str(stranger()))
     assert elsewhere.post(path, {"username": "boss@acme.test", "password": "secret"}).status_code == 302
     staff.refresh_from_db()
     assert staff.last_login

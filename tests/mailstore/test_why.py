@@ -1,7 +1,6 @@
 """Why somebody cannot sign in, or gets no mail: each reason is told, with what helps, to whoever may know."""
 
 import html
-import random
 import re
 from datetime import timedelta
 from ipaddress import IPv4Address
@@ -34,7 +33,7 @@ from accounts.principals import Principal
 from mailstore import why, why_pages
 from mailstore.models import MaildropSession, Refusal
 from mailstore.why import Config, Finding, Severity
-from tests.fixtures import Customer, signed_in
+from tests.fixtures import Customer, signed_in, stranger
 from tests.mailstore.rows import add_failed_login, add_listener, add_message, add_session
 from tests.mailstore.test_admin_pages import somebody
 
@@ -277,7 +276,7 @@ def test_a_session_that_holds_the_maildrop_is_told_with_whether_it_lives(acme: C
 @pytest.fixture
 def attacker() -> IPv4Address:
     """Where nobody has failed before."""
-    return IPv4Address(random.getrandbits(32))
+    return stranger()
 
 
 def fail_often(address: str, client: IPv4Address, often: int) -> None:

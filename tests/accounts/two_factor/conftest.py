@@ -1,11 +1,9 @@
 """Somebody with admin rights, a browser in which he signs in, and the app on his telephone."""
 
 import html
-import random
 import re
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from django.conf import settings
 from accounts import provisioning
 from accounts.models import User
 from accounts.two_factor import factors, totp
-from tests.fixtures import Customer, WebClient
+from tests.fixtures import Customer, WebClient, stranger
 
 PASSWORD = "correct horse"
 SECRET = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
@@ -81,9 +79,7 @@ class Browser:
 
 def browser() -> Browser:
     """A browser at an address where nobody has failed before."""
-    return Browser(
-        WebClient(REMOTE_ADDR=str(IPv4Address(random.getrandbits(32))), HTTP_USER_AGENT="(Linux) Firefox/140")
-    )
+    return Browser(WebClient(REMOTE_ADDR=str(stranger()), HTTP_USER_AGENT="(Linux) Firefox/140"))
 
 
 @pytest.fixture
