@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import processes
 from bench.side import NotAvailable, await_ports, end, free_ports, spawn
+from mailhost.embedded import home
 
 PROJECT = Path(__file__).parents[1]
 TENANT = "bench"
@@ -84,6 +85,7 @@ class Mailhost:
     def stop(self) -> None:
         if self._process:
             end(self._process, roots=self.roots(), seconds=40)
+            home.remove(self.directory)  # with its sockets, which may lie elsewhere
 
     def _manage(self, *arguments: str, standard_input: str | None = None) -> str:
         done = subprocess.run(

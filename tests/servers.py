@@ -111,8 +111,7 @@ def data_directory() -> Iterator[Path]:
         yield path / "data"
         eventually(lambda: not processes_of(path / "data"))
     finally:
-        home.remove(path / "data")
-        shutil.rmtree(path)
+        _remove(path)
 
 
 def processes_of(data: Path) -> dict[int, str]:
@@ -155,6 +154,13 @@ def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
         time.sleep(0.02)
 
 
+def _remove(path: Path) -> None:
+    """Remove what is there, and what data directories in it have outside of them: a short one for sockets."""
+    for each in list(path.rglob("embedded")):
+        home.remove(each.parent)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def _sweep() -> None:
     """Remove what test runs left that were killed."""
     for data in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -164,6 +170,6 @@ def _sweep() -> None:
             users = data / "embedded" / "postgres.users"
             unused = take(users) if users.exists() else None
             if unused or not users.exists():
-                home.remove(data)
+                _remove(data)
             if unused:
                 unused.release()
