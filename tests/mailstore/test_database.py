@@ -41,7 +41,8 @@ def kill(*backends: int) -> None:
             connection.execute("SELECT pg_terminate_backend(%s, 5000)", (one,))
 
 
-async def test_short_work_shares_few_connections(pool: Pool) -> None:
+async def test_short_work_shares_few_connections(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_STUCK", 30.0)  # else a busy machine, where nothing comes back for a moment
     used = await asyncio.gather(*(pool.run(backend) for _ in range(200)))
     assert len(used) == 200
     assert len(set(used)) <= 2

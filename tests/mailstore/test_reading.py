@@ -164,6 +164,7 @@ class InTheChild:
             f"{reading._START.removesuffix('main()')}{before}; child._answer = lambda *given: exec({code!r}); main()"
         )
         self._monkeypatch.setattr(reading, "_START", start)
+        self._monkeypatch.setattr(reading, "SECONDS", 120)  # its bounds are not those of who waits for it
         with (self.directory / "input").open("w+b") as source, (self.directory / "answer").open("w+b") as answer:
             source.write(b"x")
             source.flush()
