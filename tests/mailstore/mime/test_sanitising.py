@@ -1,6 +1,7 @@
 """HTML of messages: what stays, and that nothing stays which acts or asks others."""
 
 import base64
+import html
 import re
 from html.parser import HTMLParser
 
@@ -31,8 +32,13 @@ class _Seen(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
+_TAG = re.compile(r'</?[a-z][a-z0-9]*(?: [a-z-]+="[^"<>]*")*>')
+"""As nh3 writes each: no value has a < or a " in it. What finds links in that would else find some that are none."""
+
+
 def check_inert(html: str) -> None:
-    """No tag but those that show something, and no attribute that leads anywhere."""
+    """No tag but those that show something, and no attribute that leads anywhere; a < is nowhere else than in tags."""
+    assert not re.search("[<>]", _TAG.sub("", html)), html
     for tag, attributes in _Seen(html).found:
         assert tag in sanitising.TAGS, html
         assert attributes.keys() <= sanitising.ATTRIBUTES.get(tag, set()) - {"href"} | {"title", "data-host"}, html
@@ -103,6 +109,59 @@ def test_what_acts_or_asks_others_goes(html: str) -> None:
     check_inert(found)
     check_inert(clean(found))
     assert not re.search(r"<script|<style|<svg|<form|\son\w+=", found)
+
+
+LINK = '<a href="https://evil.test">'
+
+
+@pytest.mark.parametrize(
+    ("tag", "attribute"),
+    [
+        (tag, attribute)
+        for tag, attributes in sanitising.ATTRIBUTES.items()
+        for attribute in sorted(attributes | {"title", "lang"})
+        if tag != "*"
+    ],
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        LINK,
+        f'">{LINK}',
+        f"'>{LINK}",
+        f"`>{LINK}",
+        f"--><!-->{LINK}",
+        f"]]>{LINK}",
+        f"</title></style></script></textarea></noscript>{LINK}",
+        f"<svg><style>{LINK}",
+        f"<math><mtext><table><mglyph><style><!--{LINK}",
+        "<a href=https://evil.test>",
+        f"\0\f\n{LINK}",
+        "&lt;a href=&quot;https://evil.test&quot;&gt;",
+        "&amp;lt;a href=&amp;quot;https://evil.test&amp;quot;&amp;gt;",
+        f"https://evil.test/{LINK}",
+    ],
+)
+def test_no_value_of_an_attribute_becomes_a_tag(tag: str, attribute: str, value: str) -> None:
+    """Whatever it was written with: quotes of either kind, or entities. Nor does it the second time."""
+    entities = html.escape(value)
+    for written in (f'"{entities}"', f"'{entities}'", f'"{value.replace(chr(34), "&quot;")}"',
+                    f"'{value.replace(chr(39), '&#39;')}'"):  # fmt: skip
+        around = ("<table><tbody><tr>", "") if tag in ("td", "th") else ("<table>", "") if tag == "tr" else ("", "")
+        found = clean(f"{around[0]}<{tag} {attribute}={written}>x")
+        for one in (found, clean(found)):
+            check_inert(one)
+            tags = [name for name, _ in _Seen(one).found]
+            assert tags.count(tag) == 1, one
+            assert tags.count("a") == (tag == "a"), one
+
+
+def test_a_forged_link_stays_a_text() -> None:
+    assert clean(f"<img alt='{LINK}'>") == '<img alt="&lt;a href=&quot;https://evil.test&quot;&gt;">'
+    assert clean(f"<a href='https://x.test/{LINK}'>y</a>") == (
+        '<a title="https://x.test/&lt;a href=&quot;https://evil.test&quot;&gt;" data-host="x.test">y</a>'
+    )
+    assert clean(html.escape(LINK)) == '&lt;a href="https://evil.test"&gt;'
 
 
 _TOKENS = st.sampled_from(
