@@ -31,6 +31,7 @@ from accounts.middleware import Waiting
 from accounts.scoped import RowPage, Scoped
 from mailstore import exporting, reading
 from mailstore.models import Message
+from mailstore.reading import Busy, CannotBeShown
 from mailstore.row_pages import may_read_content
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ _FRAME_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_BUSY: Final = _lazy("Many messages are being read right now, and this one was not. Try again in a moment.")
 _SALT: Final = "mailstore.message_pages"
 _LOADED_WITHIN: Final = 120  # seconds in which a frame comes after its page
 
@@ -81,7 +83,8 @@ def _read(page: Scoped, request: HttpRequest, message: Message) -> HttpResponseB
 
 
 def _page(page: Scoped, request: HttpRequest, message: Message, *, as_html: bool) -> HttpResponseBase:
-    def shown(found: reading.Page | None) -> HttpResponse:
+    def shown(looked: reading.Page | CannotBeShown) -> HttpResponse:
+        found = None if isinstance(looked, CannotBeShown) else looked
         as_frame = found is not None and found.has_html and as_html
         context: dict[str, Any] = {
             **page.admin_site.each_context(request),
@@ -90,6 +93,7 @@ def _page(page: Scoped, request: HttpRequest, message: Message, *, as_html: bool
             "original": message,
             "title": message.subject or _("Message without a subject"),
             "found": found,
+            "busy": _BUSY if isinstance(looked, Busy) else "",
             "as_html": as_frame,
             "size": quotas.rounded(message.octets),
         }
@@ -106,9 +110,10 @@ def _page(page: Scoped, request: HttpRequest, message: Message, *, as_html: bool
 
 
 def _frame(request: HttpRequest, message: Message, signed: str) -> HttpResponseBase:
-    def shown(found: str | None) -> HttpResponse:
-        if found is None:
-            found = f"<p>{escape(_('The HTML of this message cannot be shown.'))}</p>"
+    def shown(found: str | CannotBeShown) -> HttpResponse:
+        if isinstance(found, CannotBeShown):
+            said = _BUSY if isinstance(found, Busy) else _("The HTML of this message cannot be shown.")
+            found = f"<p>{escape(said)}</p>"
         elif not _is_of_page(request, message, signed):
             _look(message, "html")
         title = escape(_("The message as its sender laid it out"))
@@ -149,8 +154,9 @@ def _attachment(page: Scoped, request: HttpRequest, message: Message, number: st
                 )
                 response["Cache-Control"] = "no-store"
                 return response
-            case None:
-                said = _("The attachment cannot be taken out of the message. Download its source.")
+            case CannotBeShown():
+                cannot = _("The attachment cannot be taken out of the message. Download its source.")
+                said = _BUSY if isinstance(found, Busy) else cannot
                 page.message_user(request, said, messages.WARNING)
                 return HttpResponseRedirect(request.path)
         raise Http404
@@ -158,14 +164,14 @@ def _attachment(page: Scoped, request: HttpRequest, message: Message, number: st
     return _waiting(found, shown)
 
 
-def _waiting(look: Callable[[], T], then: Callable[[T | None], HttpResponseBase]) -> HttpResponseBase:
-    """An answer made of what a look gives, or of None if the message cannot be shown. No transaction waits for it."""
+def _waiting(look: Callable[[], T], then: Callable[[T | CannotBeShown], HttpResponseBase]) -> HttpResponseBase:
+    """An answer made of what a look gives, or of why the message cannot be shown. No transaction waits for it."""
 
-    def found() -> T | None:
+    def found() -> T | CannotBeShown:
         try:
             return look()
-        except reading.CannotBeShown:
-            return None
+        except CannotBeShown as refusal:
+            return refusal
 
     return Waiting(found, then)
 

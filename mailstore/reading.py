@@ -46,6 +46,10 @@ class CannotBeShown(Exception):
     """A message cannot be taken apart within bounds. Its source can be handed out."""
 
 
+class Busy(CannotBeShown):
+    """So many are looked at right now that this one was not: a moment later it may be."""
+
+
 class NoSuchPart(Exception):
     """A message has no attachment of that number."""
 
@@ -142,12 +146,12 @@ def _run(source: IO[bytes], answer: IO[bytes], what: str, octets: int, most: int
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """One of those that look at once. Raises `CannotBeShown` if there is none for long, or too many wait already."""
+    """One of those that look at once. Raises `Busy` if there is none for long, or too many wait already."""
     if not _seats.acquire(blocking=False):
-        raise CannotBeShown
+        raise Busy
     try:
         if not _free.acquire(timeout=SECONDS):
-            raise CannotBeShown
+            raise Busy
         try:
             yield
         finally:

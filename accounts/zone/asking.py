@@ -38,6 +38,7 @@ class Outcome(StrEnum):
     NO_NAME = "no-name"  # there is no such name (RFC 2308 section 2.1)
     FAILED = "failed"  # a name server said that it cannot tell
     SILENT = "silent"  # nothing came in time
+    UNASKED = "unasked"  # too many asked at that time
 
 
 class Question(NamedTuple):
@@ -90,10 +91,10 @@ def configured(resolver: R, servers: Servers) -> R:
 def ask(questions: Iterable[Question], servers: Servers, *, lifetime: float = LIFETIME) -> dict[Question, Answer]:
     """Ask them all at once. Takes at most `lifetime` seconds, and never raises for what DNS says.
 
-    While `AT_ONCE` others ask, nothing is asked, and nothing is answered.
+    While `AT_ONCE` others ask, nothing is asked.
     """
     if not _seats.acquire(blocking=False):
-        return dict.fromkeys(questions, SILENCE)
+        return dict.fromkeys(questions, Answer(outcome=Outcome.UNASKED))
     try:
         return asyncio.run(_ask(set(questions), servers, lifetime))
     finally:

@@ -281,6 +281,11 @@ def _absent(answer: Answer) -> State:
         case Outcome.SILENT:
             said = _("DNS did not answer within %(seconds)d seconds. That says nothing about the record: ask again.")
             return State(verdict=Verdict.NO_ANSWER, said=said % {"seconds": asking.LIFETIME})
+        case Outcome.UNASKED:
+            return State(
+                verdict=Verdict.NO_ANSWER,
+                said=_("Others are asking DNS right now, and this was not asked. Ask again in a moment."),
+            )
         case Outcome.FAILED:
             how = f" ({answer.rcode})" if answer.rcode not in ("", "NOERROR") else ""
             said = _("The name servers of the domain failed to answer%(how)s. That says nothing about the record.")

@@ -1,6 +1,7 @@
 """Reading a message in the admin: who may, what is told to the browser, and what is written down."""
 
 import re
+from contextlib import ExitStack
 from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Any
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from accounts import permissions, provisioning
 from accounts.models import AuditEvent, Role, Tenant
+from mailstore import reading
 from mailstore.models import Message
 from tests.fixtures import Customer, signed_in
 from tests.mailstore import post
@@ -185,6 +187,22 @@ def test_nothing_is_sent_to_the_page(boss: Client, letter: Message) -> None:
 
 
 # --- Who may -------------------------------------------------------------------------------------------------------
+
+
+def test_where_many_read_at_once_that_is_said(boss: Client, letter: Message, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that the message could not be shown: it can, in a moment."""
+    monkeypatch.setattr(reading, "SECONDS", 0.1)
+    with ExitStack() as looking:
+        for _ in range(reading.AT_ONCE):
+            looking.enter_context(reading._turn())
+        page = shown(boss, letter)
+        assert ("Many messages are being read right now" in page, "cannot be shown" in page) == (True, False)
+        assert "Many messages are being read right now" in shown(boss, letter, "?frame=")
+        refused = boss.get(path(letter, "?attachment=0"), follow=True)
+        assert "Many messages are being read right now" in refused.content.decode()
+        assert "cannot be taken out" not in refused.content.decode()
+        assert looks() == []
+    assert "Hoá đơn" in shown(boss, letter)
 
 
 WAYS = ("", "?show=html", "?frame=", "?source", "?attachment=0")

@@ -136,7 +136,7 @@ def test_only_some_look_at_once(acme: Customer, tmp_path: Path, monkeypatch: pyt
     turns = [reading._turn() for _ in range(reading.AT_ONCE)]
     for turn in turns:
         turn.__enter__()
-    with pytest.raises(reading.CannotBeShown):
+    with pytest.raises(reading.Busy):
         reading.page(message, directory=tmp_path)
     for turn in turns:
         turn.__exit__(None, None, None)
