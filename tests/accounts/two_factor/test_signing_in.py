@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.contrib import admin
 
-from accounts import provisioning
-from accounts.models import AuditEvent, AuthenticatorApp, Passkey, RecoveryCode, User, WebSession
+from accounts import app_passwords, provisioning
+from accounts.models import AppPassword, AuditEvent, AuthenticatorApp, Passkey, RecoveryCode, User, WebSession
 from accounts.two_factor import factors, gate, passkeys
 from tests.accounts.two_factor.authenticator import Authenticator
 from tests.accounts.two_factor.conftest import (
@@ -22,6 +22,7 @@ from tests.accounts.two_factor.conftest import (
     with_app,
 )
 from tests.accounts.two_factor.test_passkeys import HERE
+from tests.fixtures import PASSWORD as OWN_PASSWORD
 from tests.fixtures import Customer, WebClient
 
 pytestmark = pytest.mark.django_db
@@ -120,6 +121,32 @@ def test_nothing_of_the_admin_is_there_before_the_second_step(
                 after = "/admin/" if path == "/admin/logout/" else LOGIN
                 assert answer.status_code == 405 or answer.url.startswith(after), (path, answer.url)
         assert here.client.get("/api/v1/domains/").status_code == 401
+
+
+def test_an_owners_page_or_an_app_password_gives_nobody_admin_rights(
+    acme: Customer, globex: Customer, here: Browser
+) -> None:
+    """Who looks after his tenant and has a mailbox, and a second step: the owners' pages ask for the password alone."""
+    user = with_app(acme.mailbox.user)
+    provisioning.set_role(user, "tenant-admin")
+    _, device = app_passwords.create(acme.mailbox, name="Laptop", scopes=AppPassword.Scope.values)
+    for password in (OWN_PASSWORD, device):
+        there = browser()
+        assert there.post("/me/sign-in/", address=str(user), password=password).url == "/me/"
+        assert there.get("/me/").status_code == 200
+        for path in every_url():
+            if path not in (LOGIN, "/admin/jsi18n/", "/admin/logout/"):
+                assert there.get(path).status_code in (302, 405), path
+                assert there.post(path).status_code in (302, 403, 405), path
+        for path in ("/api/v1/domains/", f"/api/v1/mailboxes/{globex.mailbox}/", f"/api/v1/mailboxes/{acme.mailbox}/"):
+            assert there.client.get(path).status_code == 401
+        assert not there.is_in
+    assert here.give_password(user, device).status_code == 200  # an app password is none of the admin's
+    assert not here.is_in
+    assert here.give_password(user, OWN_PASSWORD).url == SECOND
+    assert WebSession.objects.count() == 0
+    changed = there.post("/me/password/", current=device, new="a long new password", again="a long new password")
+    assert changed.status_code == 403
 
 
 def test_who_must_have_a_second_step_adds_it_before_anything_else(boss: User, here: Browser, settings: Any) -> None:
