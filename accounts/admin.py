@@ -59,7 +59,7 @@ from accounts.models import (
     little_room,
 )
 from accounts.principals import Principal
-from accounts.provisioning import REFUSALS, UnknownDomain, UnknownMailbox
+from accounts.provisioning import REFUSALS, UnknownDomain
 from accounts.scoped import ReadOnly, RowPage, Scoped, SinceFilter, TenantFilter, dress, links, sees_tenants
 from accounts.spreadsheets import aliases as alias_sheets
 from accounts.spreadsheets import mailboxes as mailbox_sheets
@@ -131,18 +131,24 @@ class Provisioned(Scoped):
     add_form: ClassVar[type[ProvisioningForm]]
     ending: ClassVar[tuple[Any, Any]] = (_("Remove"), _("Removed"))
     """What the end of a row is called: to be done, and done."""
+    ended: ClassVar[str] = ""
+    """The column that says since when a row has ended, where it stays in the list. It does not end again."""
     meaning: ClassVar[Any] = ""
     """What it means."""
     delete_confirmation_template = "admin/accounts/end_confirmation.html"
     delete_selected_confirmation_template = "admin/accounts/end_selected_confirmation.html"
 
-    def end(self, row: Any) -> None:
-        """End a row's use. Raises any of `REFUSALS`."""
+    def end(self, row: Any) -> bool | None:
+        """End a row's use; False if it had ended. Raises any of `REFUSALS`."""
         raise NotImplementedError
 
     def facts(self, rows: QuerySet[Any]) -> together.Facts:
         """What goes with these rows, in numbers: told before they are ended."""
         return ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        has_ended = obj is not None and self.ended and getattr(obj, self.ended) is not None
+        return super().has_delete_permission(request, obj) and not has_ended
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
@@ -206,22 +212,27 @@ class Provisioned(Scoped):
         return self.to_list()
 
     def _end_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        if not request.POST.get("post"):
-            answer = delete_selected(self, request, queryset)  # asks
+        going = queryset.filter(**{self.ended: None}) if self.ended else queryset
+        if not request.POST.get("post") and going.exists():
+            answer = delete_selected(self, request, going)  # asks
             if isinstance(answer, TemplateResponse):
-                words = {"ending": self.ending[0], "meaning": self.meaning, "facts": self.facts(queryset)}
+                left = together.left(self.ending[1], queryset.exclude(pk__in=going.values("pk")))
+                words = {"ending": self.ending[0], "meaning": self.meaning, "facts": [*self.facts(going), *left]}
                 answer.context_data = (answer.context_data or {}) | words
             return answer
         self.each(request, queryset, self.end, self.ending[1].lower())
         return None
 
     def each(self, request: HttpRequest, queryset: QuerySet[Any], change: Callable[[Any], Any], said: str) -> None:
-        """Do something to each of these; those to which it cannot be done are told."""
-        done = 0
+        """Do something to each of these; those to which it cannot be done are told.
+
+        `change` returns False where a row was so already: such rows are counted, and not in the history.
+        """
+        done = same = 0
         for row in queryset:
             try:
                 with transaction.atomic():
-                    change(row)
+                    is_new = change(row) is not False
             except REFUSALS as refusal:
                 self.message_user(
                     request,
@@ -229,9 +240,14 @@ class Provisioned(Scoped):
                     messages.WARNING,
                 )
                 continue
-            self.log_change(request, row, f"{said.capitalize()}.")
-            done += 1
-        self.message_user(request, gettext("Now %(said)s: %(done)s.") % {"said": said, "done": done}, messages.SUCCESS)
+            if is_new:
+                self.log_change(request, row, f"{said.capitalize()}.")
+            done += is_new
+            same += not is_new
+        text = gettext("Now %(said)s: %(done)s.") % {"said": said, "done": languages.number(done)}
+        if same:
+            text += " " + gettext("So already: %(same)s.") % {"same": languages.number(same)}
+        self.message_user(request, text, messages.SUCCESS)
 
 
 class QuotaField(forms.Field):
@@ -589,6 +605,7 @@ class TenantAdmin(_LimitedPage):
 
     resource = "tenants"
     ending = (_("Close"), _("Closed"))
+    ended = "closed_at"
     meaning = _("Its domains and mailboxes are closed, its people cannot sign in, and it goes when its mail is purged.")
     form = TenantForm
     add_form = TenantAddForm
@@ -648,14 +665,11 @@ class TenantAdmin(_LimitedPage):
             self.each(request, queryset, move, gettext("on the plan %(plan)s") % {"plan": plan})
         return asking
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
-
     def facts(self, rows: QuerySet[Any]) -> together.Facts:
         return together.of_mailboxes(Mailbox.objects.filter(tenant__in=rows, closed_at=None))
 
-    def end(self, row: Any) -> None:
-        provisioning.close_tenant(row)
+    def end(self, row: Any) -> bool:
+        return provisioning.close_tenant(row)
 
     @admin.display(description=_("messages are read by"))
     def read_by(self, tenant: Tenant) -> str:
@@ -754,6 +768,7 @@ class DomainAdmin(_LimitedPage):
 
     resource = "domains"
     ending = (_("Close"), _("Closed"))
+    ended = "closed_at"
     meaning = _("Its mailboxes are closed, its aliases removed, and nothing of it takes mail. It can be reopened.")
     limited = ("max_mailboxes", "max_aliases", "max_octets")
     form = DomainForm
@@ -786,16 +801,13 @@ class DomainAdmin(_LimitedPage):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and (obj is None or obj.closed_at is None)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
-
     def facts(self, rows: QuerySet[Any]) -> together.Facts:
         aliases = Alias.objects.filter(domain__in=rows).count()
         mailboxes = Mailbox.objects.filter(domain__in=rows, closed_at=None)
         return [*together.of_mailboxes(mailboxes), (gettext("Aliases"), languages.number(aliases))]
 
-    def end(self, row: Any) -> None:
-        provisioning.close_domain(row)
+    def end(self, row: Any) -> bool:
+        return provisioning.close_domain(row)
 
     @admin.action(permissions=["delete"], description=_("Reopen"))
     def reopen(self, request: HttpRequest, queryset: QuerySet[Domain]) -> None:
@@ -1121,6 +1133,7 @@ class MailboxAdmin(Importing, Provisioned):
 
     resource = "mailboxes"
     ending = (_("Close"), _("Closed"))
+    ended = "closed_at"
     meaning = _(
         "From then on it takes no mail and nobody can sign in. It is purged with its mail after the retention; until "
         "then nobody else can have the address, and it can be reopened."
@@ -1190,17 +1203,12 @@ class MailboxAdmin(Importing, Provisioned):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and (obj is None or obj.closed_at is None)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and (obj is None or obj.closed_at is None)
-
     def has_reopen_permission(self, request: HttpRequest) -> bool:
         """For the action."""
         return self.may(request, "reopen")
 
-    def end(self, row: Any) -> None:
-        if row.closed_at:
-            raise UnknownMailbox(gettext("it is closed"))
-        provisioning.close_mailbox(row)
+    def end(self, row: Any) -> bool:
+        return provisioning.close_mailbox(row)
 
     @admin.action(permissions=["change"], description=_("Suspend: no mail in or out until resumed"))
     def suspend(self, request: HttpRequest, queryset: QuerySet[Mailbox]) -> HttpResponse | None:
@@ -1211,7 +1219,9 @@ class MailboxAdmin(Importing, Provisioned):
             queryset,
             title=gettext("Suspend mailboxes"),
             meaning=gettext("They take no mail and nobody can fetch any until they are resumed; open sessions end."),
-            facts=lambda given: together.of_mailboxes(queryset),
+            facts=lambda given: together.of_state(
+                queryset, Mailbox.State.SUSPENDED, given["reason"] if given else None
+            ),
             form=form,
             button=gettext("Suspend"),
         )
@@ -1228,7 +1238,7 @@ class MailboxAdmin(Importing, Provisioned):
             queryset,
             title=gettext("Resume mailboxes"),
             meaning=gettext("They take mail and can be used again, whatever state they are in."),
-            facts=lambda given: together.of_mailboxes(queryset),
+            facts=lambda given: together.of_state(queryset, Mailbox.State.ACTIVE, ""),
             button=gettext("Resume"),
         )
         if asking is None:
@@ -1267,7 +1277,7 @@ class MailboxAdmin(Importing, Provisioned):
             meaning=gettext(
                 "Closed ones come back with their mail and their password, where their address is still free."
             ),
-            facts=lambda given: together.of_mailboxes(queryset),
+            facts=lambda given: together.of_reopening(queryset),
             button=gettext("Reopen"),
         )
         if asking is None:
@@ -1450,10 +1460,8 @@ class _Revocable(Provisioned):
     """A page of what somebody signs in with, until it is revoked."""
 
     ending = (_("Revoke"), _("Revoked"))
+    ended = "revoked_at"
     meaning = _("Nothing can sign in with it any more.")
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and (obj is None or obj.revoked_at is None)
 
 
 @admin.register(AppPassword)
@@ -1487,8 +1495,8 @@ class AppPasswordAdmin(_Revocable):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
 
-    def end(self, row: Any) -> None:
-        app_passwords.revoke(row)
+    def end(self, row: Any) -> bool:
+        return app_passwords.revoke(row)
 
 
 class ApiTokenAddForm(ProvisioningForm):
@@ -1566,8 +1574,8 @@ class ApiTokenAdmin(_Revocable):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def end(self, row: Any) -> None:
-        tokens.revoke(row)
+    def end(self, row: Any) -> bool:
+        return tokens.revoke(row)
 
     @admin.display(description=_("domains"))
     def shown_domains(self, token: ApiToken) -> str:

@@ -95,12 +95,14 @@ def rotate(token: ApiToken, *, by: Principal) -> Made:
     return Made(token, text)
 
 
-def revoke(token: ApiToken) -> None:
-    """End a token; one that is revoked stays as it is."""
+def revoke(token: ApiToken) -> bool:
+    """End a token; one that is revoked stays as it is. Whether it was in use."""
     with transaction.atomic():
-        if ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()):
+        used = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+        if used:
             audit.record("token.revoked", token)
     token.refresh_from_db()
+    return bool(used)
 
 
 def prefix_of(text: str) -> str | None:

@@ -89,14 +89,15 @@ def change_domain(domain: Domain, **given: Unpack[DomainValues]) -> None:
     domain.refresh_from_db()
 
 
-def close_domain(domain: Domain) -> None:
+def close_domain(domain: Domain) -> bool:
     """End the use of a domain: its mailboxes are closed, its aliases removed; nothing of it takes mail.
 
     Its name is in quarantine until the last of its mailboxes is purged. Closing what is closed changes nothing.
+    Returns whether it was open.
     """
     with transaction.atomic():
         if not Domain.objects.select_for_update().filter(pk=domain.pk, closed_at=None).first():
-            return
+            return False
         for mailbox in hold(Mailbox.objects.filter(domain=domain)):
             close_mailbox(mailbox)
         for alias in Alias.objects.filter(domain=domain).order_by("pk"):
@@ -106,21 +107,27 @@ def close_domain(domain: Domain) -> None:
         limits.charge(tenant_id=domain.tenant_id, domains=-1)
         happened.to_domain("closed", domain)
     domain.refresh_from_db()
+    return True
 
 
-def reopen_domain(domain: Domain) -> None:
-    """Undo `close_domain`, for the domain alone: its mailboxes are reopened each. Raises `UnknownDomain`."""
+def reopen_domain(domain: Domain) -> bool:
+    """Undo `close_domain`, for the domain alone: its mailboxes are reopened each. Whether it was closed.
+
+    Raises `UnknownDomain`.
+    """
     with transaction.atomic():
         row = Domain.objects.select_related("tenant").select_for_update(of=("self",)).filter(pk=domain.pk).first()
         if row is None or row.tenant.closed_at:
             raise UnknownDomain(
                 _("%(domain)s cannot be reopened: it was removed, or its tenant is closed") % {"domain": domain}
             )
-        if row.closed_at:
+        was_closed = row.closed_at is not None
+        if was_closed:
             limits.charge(tenant_id=row.tenant_id, domains=1)
             Domain.objects.filter(pk=domain.pk).update(closed_at=None)
             happened.to_domain("reopened", row)
     domain.refresh_from_db()
+    return was_closed
 
 
 def _checked(wanted: dict[str, Any], *, tenant: Tenant, domain: Domain | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
@@ -124,14 +125,14 @@ def set_state(mailbox: Mailbox, state: str, *, reason: str = "") -> bool:
     return bool(changes)
 
 
-def suspend(mailbox: Mailbox, *, reason: str = "") -> None:
-    """Take no mail and let nobody fetch any, until it is resumed; nothing is lost. Raises as `set_state`."""
-    set_state(mailbox, State.SUSPENDED, reason=reason)
+def suspend(mailbox: Mailbox, *, reason: str = "") -> bool:
+    """Take no mail and let nobody fetch any, until it is resumed; nothing is lost. Answers as `set_state`."""
+    return set_state(mailbox, State.SUSPENDED, reason=reason)
 
 
-def resume(mailbox: Mailbox) -> None:
-    """Undo `suspend`, or any other state. Raises `UnknownMailbox`."""
-    set_state(mailbox, State.ACTIVE)
+def resume(mailbox: Mailbox) -> bool:
+    """Undo `suspend`, or any other state; whether there was any. Raises `UnknownMailbox`."""
+    return set_state(mailbox, State.ACTIVE)
 
 
 def set_legal_hold(mailbox: Mailbox, hold: bool) -> None:
@@ -192,11 +193,11 @@ def rename_mailbox(mailbox: Mailbox, address: str, *, keep_alias: bool = True) -
     mailbox.refresh_from_db()
 
 
-def close_mailbox(mailbox: Mailbox) -> None:
+def close_mailbox(mailbox: Mailbox) -> bool:
     """End the use of a mailbox: from now on its address is in quarantine, until it is purged with its mail.
 
     Its login is free at once. Its aliases stay with it: they deliver nothing, and are in quarantine like itself.
-    Closing what is closed changes nothing.
+    Closing what is closed changes nothing. Returns whether it was open.
     """
     with transaction.atomic():
         row = Mailbox.objects.open().select_for_update(no_key=True).filter(pk=mailbox.pk).first()
@@ -209,10 +210,11 @@ def close_mailbox(mailbox: Mailbox) -> None:
             happened.to_mailbox("closed", row, messages=row.message_count, octets=row.used_octets)
             notices.mailboxes_changed([row.pk])
     mailbox.refresh_from_db()
+    return row is not None
 
 
-def reopen_mailbox(mailbox: Mailbox) -> None:
-    """Undo `close_mailbox`, with all its mail and its password.
+def reopen_mailbox(mailbox: Mailbox) -> bool:
+    """Undo `close_mailbox`, with all its mail and its password; whether it was closed.
 
     Raises `UnknownMailbox` where it was purged meanwhile or is about to be, `UnknownDomain`, `AddressTaken`,
     `LimitReached`.
@@ -222,7 +224,8 @@ def reopen_mailbox(mailbox: Mailbox) -> None:
         row = Mailbox.objects.select_for_update(no_key=True).filter(pk=mailbox.pk).first()
         if row is None:
             raise UnknownMailbox(_("%(mailbox)s was purged") % {"mailbox": mailbox})
-        if row.closed_at is not None:
+        was_closed = row.closed_at is not None
+        if was_closed:
             if row.retention == timedelta(0):
                 raise UnknownMailbox(_("%(row)s is being removed for good") % {"row": row})
             holder = holders([row.address]).get(row.address)
@@ -246,6 +249,19 @@ def reopen_mailbox(mailbox: Mailbox) -> None:
             row.refresh_from_db()
             happened.to_mailbox("reopened", row)
     mailbox.refresh_from_db()
+    return was_closed
+
+
+def reopenable(mailboxes: QuerySet[Mailbox]) -> QuerySet[Mailbox]:
+    """The closed ones of these mailboxes that `reopen_mailbox` takes, if there is room for them within the limits."""
+    address = OuterRef("address")
+    return mailboxes.filter(
+        ~Exists(Alias.objects.filter(address=address)),
+        ~Exists(User.objects.filter(email=address)),
+        closed_at__isnull=False,
+        domain__closed_at=None,
+        domain__alias_of=None,
+    ).exclude(retention=timedelta(0))
 
 
 def checked(wanted: dict[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def remove_plan(plan: Plan) -> None:
 
 
 def move_to_plan(tenant: Tenant, plan: Plan | None) -> bool:
-    """Give a tenant a plan with its limits; with None it has no plan, and its limits stay. Whether that is new.
+    """Give a tenant a plan with its limits; with None it has no plan, and its limits stay. Whether any of that is new.
 
     Raises `UnknownTenant`, `UnknownPlan`, and `BadValue` for a plan of another reseller.
     """
@@ -85,10 +85,11 @@ def move_to_plan(tenant: Tenant, plan: Plan | None) -> bool:
         if changes := values.changed(before, {"plan": row}):
             values.write(Tenant.objects.filter(pk=tenant.pk), changes)
             happened.to_tenant("changed", tenant, {"plan": (_slug(before.plan), _slug(row))})
+        limited = {}
         if row is not None:
-            limits.set_limits(tenant, **{name: getattr(row, name) for name in limits.FIELDS})
+            limited = limits.set_limits(tenant, **{name: getattr(row, name) for name in limits.FIELDS})
     tenant.refresh_from_db()
-    return bool(changes)
+    return bool(changes or limited)
 
 
 def _slug(plan: Plan | None) -> str | None:

@@ -155,10 +155,11 @@ def change_tenant(tenant: Tenant, **given: Unpack[TenantValues]) -> bool:
     return bool(changes)
 
 
-def close_tenant(tenant: Tenant) -> None:
+def close_tenant(tenant: Tenant) -> bool:
     """End the use of a tenant: its domains and mailboxes are closed, its people cannot sign in.
 
-    Once all its mail is purged, the purge removes it. Closing what is closed changes nothing.
+    Once all its mail is purged, the purge removes it. Closing what is closed changes nothing. Returns whether it was
+    open.
     """
     with transaction.atomic():
         domains = list(Domain.objects.filter(tenant=tenant, closed_at=None).order_by("pk").select_for_update())
@@ -167,10 +168,12 @@ def close_tenant(tenant: Tenant) -> None:
         Tenant.objects.select_for_update(no_key=True).filter(pk=tenant.pk).first()
         for domain in Domain.objects.filter(tenant=tenant, closed_at=None).order_by("pk"):
             close_domain(domain)
-        if Tenant.objects.filter(pk=tenant.pk, closed_at=None).update(closed_at=Now()):
+        was_open = bool(Tenant.objects.filter(pk=tenant.pk, closed_at=None).update(closed_at=Now()))
+        if was_open:
             User.objects.filter(tenant=tenant).update(is_active=False)
             happened.to_tenant("closed", tenant)
     tenant.refresh_from_db()
+    return was_open
 
 
 def _hand_over(tenant: Tenant, before: Reseller | None, after: Reseller | None) -> None:

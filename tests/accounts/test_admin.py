@@ -6,6 +6,7 @@ from urllib.parse import quote, urljoin
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import authenticate
 from django.contrib.contenttypes.models import ContentType
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -690,8 +691,8 @@ def test_an_action_says_in_numbers_what_it_will_do(boss: Client, acme: Customer,
     Mailbox.objects.filter(pk=binh.pk).update(used_octets=2048, message_count=1)
     asked = act(boss, Mailbox, "suspend", acme.mailbox, binh, chi, globex.mailbox)
     assert facts(asked) == {
-        "Mailboxes": "3", "Active": "2", "Closed: left as they are": "1", "Messages in them": "1",
-        "Octets in them": "2K",
+        "Become suspended": "2", "Until now: Active": "2", "Messages in them": "1", "Octets in them": "2K",
+        "Closed: left as they are": "1",
     }  # fmt: skip
     assert Mailbox.objects.filter(state="suspended").count() == 0
     looked = act(boss, Mailbox, "suspend", binh, asked="yes", reason="Not <paid>")
@@ -701,23 +702,101 @@ def test_an_action_says_in_numbers_what_it_will_do(boss: Client, acme: Customer,
     assert Mailbox.objects.get(state="suspended").state_reason == "Not <paid>"
 
 
-def test_a_quota_is_set_for_many_after_a_look(boss: Client, acme: Customer, globex: Customer) -> None:
+def test_what_is_in_that_state_already_is_left_as_it_is_and_counted(
+    boss: Client, acme: Customer, globex: Customer
+) -> None:
+    binh, chi = acme.add("binh"), acme.add("chi")
+    chosen = (acme.mailbox, binh, chi, globex.mailbox)
+    provisioning.suspend(binh, reason="Not paid")
+    provisioning.suspend(chi, reason="Left")
+    asked = facts(act(boss, Mailbox, "suspend", *chosen))
+    assert (asked["Become suspended"], asked["Suspended already"]) == ("1", "2")
+    looked = facts(act(boss, Mailbox, "suspend", *chosen, asked="yes", reason="Left"))
+    assert looked == {
+        "Become suspended": "1", "Until now: Active": "1", "Messages in them": "0", "Octets in them": "0",
+        "Suspended: only the reason changes": "1", "Suspended: left as they are": "1",
+    }  # fmt: skip
+    told = act(boss, Mailbox, "suspend", *chosen, reason="Left", **SURE)
+    assert "Now suspended: 2. So already: 1." in told
+    assert not LogEntry.objects.filter(object_id=str(chi.pk)).exists()
+    provisioning.resume(binh)
+    assert facts(act(boss, Mailbox, "resume", *chosen)) == {
+        "Become active": "2", "Until now: Suspended": "2", "Messages in them": "0", "Octets in them": "0",
+        "Active: left as they are": "1",
+    }  # fmt: skip
+    assert "Now active: 2. So already: 1." in act(boss, Mailbox, "resume", *chosen, **SURE)
+    globex.mailbox.refresh_from_db()
+    assert globex.mailbox.state_reason == ""
+
+
+def test_only_closed_mailboxes_that_can_be_are_reopened(boss: Client, acme: Customer, globex: Customer) -> None:
+    names = ("binh", "chi", "dung", "giang")
+    binh, chi, dung, giang = (acme.add(name) for name in names)
+    Mailbox.objects.filter(pk=binh.pk).update(used_octets=2048, message_count=1)
+    for mailbox in (binh, chi, dung, giang, globex.mailbox):
+        provisioning.close_mailbox(mailbox)
+    provisioning.add_alias("chi@acme.test", mailbox=acme.mailbox, release=True)
+    provisioning.add_mailbox("dung@acme.test", password=None, quota_octets=None, release=True)
+    Mailbox.objects.filter(pk=giang.pk).update(retention=timedelta(0))
+    chosen = (acme.mailbox, binh, chi, dung, giang, globex.mailbox)
+    assert facts(act(boss, Mailbox, "reopen", *chosen)) == {
+        "Become open": "1", "Messages in them": "1", "Octets in them": "2K",
+        "Cannot be reopened: left as they are": "3", "Open now: left as they are": "1",
+    }  # fmt: skip
+    told = act(boss, Mailbox, "reopen", *chosen, **SURE)
+    assert "Now open: 1. So already: 1." in told
+    assert told.count("Left as it was") == 3
+    assert not Mailbox.objects.open().filter(pk__in=[chi.pk, dung.pk, giang.pk, globex.mailbox.pk]).exists()
+
+
+def test_mailboxes_of_closed_domains_cannot_be_reopened(boss: Client, acme: Customer) -> None:
+    provisioning.close_domain(acme.domain)
+    assert facts(act(boss, Mailbox, "reopen", acme.mailbox))["Cannot be reopened: left as they are"] == "1"
+    assert "Now open: 1." in act(boss, Domain, "reopen", acme.domain)
+    assert "Now open: 0. So already: 1." in act(boss, Domain, "reopen", acme.domain)
+    assert facts(act(boss, Mailbox, "reopen", acme.mailbox))["Become open"] == "1"
+
+
+def test_what_has_ended_does_not_end_again(boss: Client, acme: Customer, globex: Customer) -> None:
     binh = acme.add("binh")
+    provisioning.close_mailbox(binh)
+    asked = act(boss, Mailbox, "delete_selected", acme.mailbox, binh, globex.mailbox)
+    assert "Close this mailbox?" in asked
+    assert facts(asked) == {
+        "Mailboxes": "1", "Active": "1", "Messages in them": "0", "Octets in them": "0",
+        "Closed: left as they are": "1",
+    }  # fmt: skip
+    assert "Now closed: 0. So already: 1." in act(boss, Mailbox, "delete_selected", binh)
+    (lost, _), (used, _) = (app_passwords.create(acme.mailbox, name=name) for name in ("lost", "used"))
+    app_passwords.revoke(lost)
+    assert facts(act(boss, AppPassword, "delete_selected", lost, used)) == {"Revoked: left as they are": "1"}
+    told = act(boss, AppPassword, "delete_selected", lost, used, post="yes")
+    assert "Now revoked: 1. So already: 1." in told
+
+
+def test_a_quota_is_set_for_many_after_a_look(boss: Client, acme: Customer, globex: Customer) -> None:
+    binh, chi, dung = acme.add("binh"), acme.add("chi", quota_octets=1024), acme.add("dung")
+    provisioning.close_mailbox(dung)
     provisioning.change_mailbox(acme.mailbox, quota_octets=100)
     Mailbox.objects.filter(pk=binh.pk).update(used_octets=2048)
-    chosen = (acme.mailbox, binh, globex.mailbox)
+    chosen = (acme.mailbox, binh, chi, dung, globex.mailbox)
     assert facts(act(boss, Mailbox, "set_quota", *chosen)) == {
-        "Open mailboxes": "2",
-        "The fullest of them uses": "2K",
-    }
+        "Open mailboxes": "3", "The fullest of them uses": "2K", "Closed: left as they are": "1",
+    }  # fmt: skip
     looked = facts(act(boss, Mailbox, "set_quota", *chosen, asked="yes", quota_octets="1K"))
-    assert looked["New quota"] == "1K"
-    assert looked["Get less than now"] == "1"
-    assert looked["Use more than that"] == "1: it takes no new mail until enough was removed"
+    assert looked == {
+        "Open mailboxes": "3", "The fullest of them uses": "2K", "New quota": "1K", "Get less than now": "1",
+        "Get more than now": "1", "Use more than that": "1: it takes no new mail until enough was removed",
+        "Have that quota: left as they are": "1", "Closed: left as they are": "1",
+    }  # fmt: skip
+    unlimited = facts(act(boss, Mailbox, "set_quota", *chosen, asked="yes", quota_octets=""))
+    assert (unlimited["Get more than now"], unlimited["Have that quota: left as they are"]) == ("2", "1")
     assert "a quota is a number of octets" in act(boss, Mailbox, "set_quota", *chosen, quota_octets="much", **SURE)
-    assert "2." in act(boss, Mailbox, "set_quota", *chosen, quota_octets="1K", **SURE)
+    told = act(boss, Mailbox, "set_quota", *chosen, quota_octets="1K", **SURE)
+    assert "Now with that quota: 2. So already: 1." in told
     assert dict(Mailbox.objects.values_list("address", "quota_octets")) == {
-        "an@acme.test": 1024, "binh@acme.test": 1024, "an@globex.test": None,
+        "an@acme.test": 1024, "binh@acme.test": 1024, "chi@acme.test": 1024, "dung@acme.test": None,
+        "an@globex.test": None,
     }  # fmt: skip
 
 
@@ -728,13 +807,35 @@ def test_tenants_are_moved_to_a_plan_after_a_look(operator: Client, acme: Custom
     assert facts(act(operator, Tenant, "move_plan", *chosen)) == {"Tenants": "2"}
     looked = facts(act(operator, Tenant, "move_plan", *chosen, asked="yes", plan=small.pk))
     assert looked == {
-        "Tenants": "2", "Plan": "Small", "Domains": "no limit", "Mailboxes": "1; 1 tenant has more",
-        "Aliases": "no limit", "Octets": "1K",
+        "Tenants": "2", "Plan": "Small", "Move to it": "2", "Domains": "no limit",
+        "Mailboxes": "1; 1 tenant has more", "Aliases": "no limit", "Octets": "1K",
     }  # fmt: skip
     assert Tenant.objects.filter(plan=small).count() == 0
     assert "Now on the plan small: 2." in act(operator, Tenant, "move_plan", *chosen, plan=small.pk, **SURE)
     assert limits.of(globex.tenant).max_mailboxes == 1
     assert f"{url(Tenant, 'changelist')}?plan__id__exact={small.pk}" in page(operator, url(Plan, "changelist"))
+
+
+def test_tenants_of_others_and_on_the_plan_already_are_told_apart(
+    operator: Client, acme: Customer, globex: Customer
+) -> None:
+    small, _ = provisioning.add_plan("small", max_mailboxes=1)
+    south, _ = provisioning.add_tenant("south", reseller=provisioning.add_reseller("north")[0])
+    umbra, _ = provisioning.add_tenant("umbra")
+    chosen = (acme.tenant, globex.tenant, south, umbra)
+    for tenant in (acme.tenant, globex.tenant):
+        provisioning.move_to_plan(tenant, small)
+    limits.set_limits(globex.tenant, max_mailboxes=7)
+    looked = facts(act(operator, Tenant, "move_plan", *chosen, asked="yes", plan=small.pk))
+    assert looked == {
+        "Tenants": "4", "Plan": "small", "Move to it": "1", "On it already: get its limits again": "1",
+        "On it already: left as they are": "1", "Of another reseller: left as they are": "1",
+        "Domains": "no limit", "Mailboxes": "1", "Aliases": "no limit", "Octets": "no limit",
+    }  # fmt: skip
+    told = act(operator, Tenant, "move_plan", *chosen, plan=small.pk, **SURE)
+    assert "Now on the plan small: 2. So already: 1." in told
+    assert "Left as it was, south" in told
+    assert limits.of(globex.tenant).max_mailboxes == 1
 
 
 def test_so_many_at_once_are_for_a_program(boss: Client, acme: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
