@@ -463,7 +463,7 @@ class Statistics(TenantOwned):
     delivered_octets = models.BigIntegerField(db_default=0)
     sessions = models.BigIntegerField(db_default=0, help_text="POP3 sessions that ended and fetched or removed mail.")
     fetched = models.BigIntegerField(db_default=0, help_text="Messages retrieved in them.")
-    removed = models.BigIntegerField(db_default=0, help_text="Messages removed in them.")
+    removed = models.BigIntegerField(db_default=0, help_text="Messages that sessions, people or programs removed.")
     refused = models.BigIntegerField(db_default=0, help_text="Recipients that were refused mail.")
     stored_messages = models.BigIntegerField(null=True, help_text="In maildrops.")
     stored_octets = models.BigIntegerField(null=True)
@@ -545,12 +545,14 @@ class Rollup(models.Model):
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     message_id = models.BigIntegerField(db_default=0, help_text="The last message that was counted.")
+    audit_id = models.BigIntegerField(db_default=0, help_text="The last record of the audit that was counted.")
     session_ended_at = models.DateTimeField(null=True, help_text="The end of the last session that was counted.")
     refused_at = models.DateTimeField(null=True, help_text="Refusals before are counted.")
     counted_at = models.DateTimeField(null=True, help_text="All that happened before is counted.")
     stored_at = models.DateTimeField(null=True, help_text="When it was last looked what lies there, and what will go.")
     sampled_at = models.DateTimeField(null=True)
     sampled_message_id = models.BigIntegerField(null=True, help_text="The last message that there was then.")
+    sampled_audit_id = models.BigIntegerField(db_default=0, help_text="The last record of the audit then.")
     sampled_xid = models.BigIntegerField(null=True, help_text="The next transaction then.")
 
     class Meta:

@@ -1,7 +1,7 @@
 """Counting what happens, by domain and hour: deliveries, fetches, removals, refusals, and what lies there.
 
-Nothing is counted on the path of the mail. A task comes by, again and again, and adds what is new: messages by their
-ids, which only grow, sessions by their ends, refusals by their hours. What a transaction writes can be seen later than
+Nothing is counted on the path of the mail. A task comes by, again and again, and adds what is new: messages, and
+removals that somebody asked for, by ids, which only grow, sessions by their ends, refusals by their hours. What a transaction writes can be seen later than
 what a younger one wrote; so each run only notes how far things are, and a later run counts up to there, once all
 transactions of this database that may have begun before have ended. A count and the mark that it was made are one
 transaction.
@@ -20,7 +20,7 @@ from accounts.tenancy import TenantQuerySet
 from mailstore.models import PurgeForecast, Rollup, Statistics
 
 BATCH: Final = 50_000
-"""Messages, or sessions, that one transaction counts at most."""
+"""Messages, sessions or records of the audit that one transaction counts at most."""
 HOURS_KEPT: Final = timedelta(days=8)
 """How long statistics by hour are kept. Those by day are kept as long as the record of sessions."""
 DAYS_AHEAD: Final = 7
@@ -39,6 +39,7 @@ class _Look:
 
     at: datetime
     message_id: int
+    audit_id: int
     oldest: int  # transaction of this database that has not ended; the next one where all have
     next: int  # transaction
 
@@ -85,6 +86,7 @@ WITH ours AS MATERIALIZED (
         )
 )
 SELECT clock_timestamp(), coalesce((SELECT max(id) FROM mailstore_message), 0),
+    coalesce((SELECT max(id) FROM accounts_auditevent), 0),
     coalesce(
         (SELECT min(open::text::bigint) FROM pg_snapshot_xip(now) open WHERE open::xid IN (SELECT * FROM ours)),
         pg_snapshot_xmax(now)::text::bigint
@@ -137,12 +139,13 @@ _MESSAGES = _adding(
     """,
     "delivered", "delivered_octets",
 )  # fmt: skip
-_THROUGH_MESSAGE = """
+_THROUGH_ID = """
 SELECT coalesce(
-    (SELECT id FROM mailstore_message WHERE id > %(after)s AND id <= %(until)s ORDER BY id OFFSET %(batch)s LIMIT 1),
+    (SELECT id FROM {table} WHERE id > %(after)s AND id <= %(until)s ORDER BY id OFFSET %(batch)s LIMIT 1),
     %(until)s
 )
 """
+_THROUGH_MESSAGE = _THROUGH_ID.format(table="mailstore_message")
 
 _SESSIONS = _adding(
     """
@@ -160,6 +163,19 @@ SELECT coalesce((
     ORDER BY ended_at OFFSET %(batch)s LIMIT 1
 ), %(until)s)
 """
+
+# What somebody removed, outside of sessions. Why it was removed stands where nobody asked for it.
+_REMOVALS = _adding(
+    """
+    SELECT domain_id, date_trunc('hour', at, 'UTC') AS hour, sum((changes ->> 'messages')::bigint) AS removed
+    FROM accounts_auditevent
+    WHERE id > %(after)s AND id <= %(through)s
+        AND action = 'mailbox.messages_expunged' AND NOT changes ? 'because'
+    GROUP BY 1, 2
+    """,
+    "removed",
+)
+_THROUGH_AUDIT = _THROUGH_ID.format(table="accounts_auditevent")
 
 # By the hour already. Of hours that were counted in part, what came since.
 _REFUSALS = _adding(
@@ -268,7 +284,15 @@ def _count_some(look: _Look, batch: int) -> Literal["nothing", "more", "done"]:
         mark.session_ended_at = _one(cursor, _THROUGH_SESSION, through)
         cursor.execute(_SESSIONS, through | {"through": mark.session_ended_at})
 
-        more = mark.message_id < mark.sampled_message_id or mark.session_ended_at < until
+        through = parameters | {"after": mark.audit_id, "until": mark.sampled_audit_id}
+        mark.audit_id = _one(cursor, _THROUGH_AUDIT, through)
+        cursor.execute(_REMOVALS, through | {"through": mark.audit_id})
+
+        more = (
+            mark.message_id < mark.sampled_message_id
+            or mark.audit_id < mark.sampled_audit_id
+            or mark.session_ended_at < until
+        )
         if not more:
             after = _hour(mark.refused_at - _LATE) if mark.refused_at else "-infinity"
             cursor.execute(_REFUSALS, parameters | {"after": after})
@@ -298,7 +322,8 @@ def _held() -> Any:
 
 
 def _sample(mark: Any, look: _Look) -> None:
-    mark.sampled_at, mark.sampled_message_id, mark.sampled_xid = look.at, look.message_id, look.next
+    mark.sampled_at, mark.sampled_xid = look.at, look.next
+    mark.sampled_message_id, mark.sampled_audit_id = look.message_id, look.audit_id
 
 
 def _one(cursor: CursorWrapper, statement: str, parameters: dict[str, Any]) -> Any:

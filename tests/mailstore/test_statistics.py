@@ -12,7 +12,7 @@ from django.db import connection, connections, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from accounts import provisioning
+from accounts import audit, provisioning
 from accounts.models import Mailbox, Role, Tenant
 from accounts.principals import Principal
 from mailstore import database, moving, purging, retention, statistics
@@ -243,6 +243,31 @@ def test_killed_it_has_counted_nothing(acme: Customer, monkeypatch: pytest.Monke
         connection.cursor().execute("ALTER TABLE mailstore_rollup DROP CONSTRAINT killed")
     count()
     assert (totals()[0], totals()[5]) == (1, 2)
+
+
+def test_what_somebody_removes_is_counted_with_what_sessions_remove(acme: Customer, globex: Customer) -> None:
+    deliver(acme.mailbox, acme.mailbox, globex.mailbox)
+    post.deliver(post.text(), acme.mailbox)
+    add_session(acme.mailbox, expunged=3)
+    boss = provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant)
+    retention.expunge(Message.objects.filter(mailbox=acme.mailbox), by=boss)
+    retention.restore(Message.objects.filter(mailbox=acme.mailbox), by=boss)
+    count()
+    removed = Message.objects.filter(mailbox=acme.mailbox).count()
+    assert totals(domain=acme.domain)[4] == totals()[4] == removed + 3
+    assert totals(domain=globex.domain)[4] == 0
+    retention.expunge(Message.objects.filter(mailbox=globex.mailbox), by=None)
+    count(batch=1)
+    count(batch=1)
+    assert totals(HourlyStatistics)[4] == removed + 4
+    assert totals(domain=globex.domain)[4] == 1
+
+
+def test_what_nobody_asked_for_is_no_removal(acme: Customer) -> None:
+    detail = {"messages": 5, "octets": 100, "because": "keep-time"}
+    audit.record("mailbox.messages_expunged", acme.mailbox, detail=detail)
+    count()
+    assert totals()[4] == 0
 
 
 def test_what_was_brought_along_was_not_delivered(acme: Customer) -> None:
