@@ -11,12 +11,13 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import BinaryField, F, Func, OuterRef, Subquery
+from django.db.models import BinaryField, Case, F, Func, OuterRef, Subquery, When
 from django.db.models.functions import Coalesce
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
-from accounts.models import AppPassword, User
+from accounts.models import AppPassword, AuditEvent, Role, User
 from mailstore import headers, retention
 from mailstore.headers import Hop
 from mailstore.models import ContentChunk, MaildropSession, Message, OwnCopy
@@ -84,11 +85,16 @@ def of(messages: Iterable[Message], *, kept: timedelta) -> dict[int, list[Event]
     """
     told = list(messages)
     copies = _own_copies(told)
-    lives = {message.pk: [*_earlier(message), _Life.now(message, copies.get(message.pk, ()))] for message in told}
+    gone = _removers(told)
+    lives = {
+        message.pk: [*_earlier(message), _Life.now(message, copies.get(message.pk, ()), gone.get(message.pk))]
+        for message in told
+    }
     hops = _hops(told)
     seen = _sessions(life for lives_of in lives.values() for life in lives_of)
     names = _names(
-        {who for lives_of in lives.values() for life in lives_of for who in (life.removed_by, life.restored_by)}
+        {who for lives_of in lives.values() for life in lives_of for who in (life.removed_by, life.restored_by)},
+        mailboxes={message.mailbox_id for message in told},
     )
     return {
         message.pk: [
@@ -136,13 +142,13 @@ class _Life:
     copies: Sequence[OwnCopy] = ()
 
     @classmethod
-    def now(cls, message: Message, copies: Sequence[OwnCopy]) -> "_Life":
+    def now(cls, message: Message, copies: Sequence[OwnCopy], gone: int | None) -> "_Life":
         return cls(
             message.first_fetched_at,
             message.first_fetched_in_id,
             message.expunged_at,
             message.expunged_in_id,
-            message.expunged_by_id,
+            message.expunged_by_id or gone,
             message.expired,
             copies=copies,
         )
@@ -249,13 +255,58 @@ def _sessions(lives: Iterable[_Life]) -> dict[UUID, Seen]:
     return seen_in(MaildropSession.objects.filter(pk__in=wanted)) if wanted else {}
 
 
-def _names(users: set[int | None]) -> dict[int, str]:
-    """As they may be named: an operator belongs to no tenant, which does not see his row."""
+def _removers(messages: Sequence[Message]) -> dict[int, int]:
+    """By message, who removed it, if its own row does not say it any more because his login is gone.
+
+    The audit does: whoever removes something holds the mailbox until that is written there, too.
+    """
+    wanted = [message.pk for message in messages if _is_removed_by_nobody(message)]
+    if not wanted:
+        return {}
+    told = AuditEvent.objects.filter(
+        mailbox_id=OuterRef("mailbox_id"), action="mailbox.messages_expunged", at__gte=OuterRef("expunged_at")
+    )
+    asked_for = Case(When(changes__has_key="because", then=None), default=F("user_id"))
+    first = Subquery(told.order_by("id").values(who=asked_for)[:1])
+    found = Message.objects.filter(pk__in=wanted).annotate(who=first).exclude(who=None)
+    return dict(found.values_list("pk", "who"))
+
+
+def _is_removed_by_nobody(message: Message) -> bool:
+    alone = message.expunged_in_id is None and message.expunged_by_id is None
+    return message.expunged_at is not None and alone and not message.expired
+
+
+def _names(users: set[int | None], *, mailboxes: set[int]) -> dict[int, str]:
+    """As they may be named: who belongs to no tenant, whose row a tenant does not see, is called what he is.
+
+    So is whose login is gone: what he was when he did something to one of these mailboxes, the audit knows.
+    """
     wanted = {user for user in users if user is not None}
     if not wanted:
         return {}
-    there = User.objects.filter(pk__in=wanted, tenant__isnull=False)
-    return {**dict.fromkeys(wanted, _("an operator")), **{user.pk: str(user) for user in there}}
+    there = User.objects.in_bulk(wanted)
+    names = {pk: str(user) if user.tenant_id else _called(user.role) for pk, user in there.items()}
+    if others := wanted - there.keys():
+        told = AuditEvent.objects.filter(mailbox_id__in=mailboxes, user_id__in=others).order_by("id")
+        roles = dict.fromkeys(others, "") | dict(told.values_list("user_id", "role"))
+        names |= {pk: _called(role) for pk, role in roles.items()}
+    return names
+
+
+_CALLED: Final[Mapping[str, str]] = {
+    Role.OPERATOR: noop("an operator"),
+    Role.RESELLER: noop("a reseller"),
+    Role.SUPPORT: noop("somebody of support"),
+    Role.TENANT_ADMIN: noop("a tenant admin whose login is gone"),
+    Role.DOMAIN_ADMIN: noop("a domain admin whose login is gone"),
+    Role.MEMBER: noop("an owner whose login is gone"),
+}
+
+
+def _called(role: str) -> str:
+    """Somebody who cannot be named, by his role; empty: it is not known."""
+    return _(_CALLED.get(role, noop("somebody whose login is gone")))
 
 
 def _moment(text: str | None) -> datetime | None:

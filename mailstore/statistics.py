@@ -1,10 +1,10 @@
 """Counting what happens, by domain and hour: deliveries, fetches, removals, refusals, and what lies there.
 
 Nothing is counted on the path of the mail. A task comes by, again and again, and adds what is new: messages, and
-removals that somebody asked for, by ids, which only grow, sessions by their ends, refusals by their hours. What a transaction writes can be seen later than
-what a younger one wrote; so each run only notes how far things are, and a later run counts up to there, once all
-transactions of this database that may have begun before have ended. A count and the mark that it was made are one
-transaction.
+removals that somebody asked for, by ids, which only grow, sessions by their ends, refusals by their hours. What a
+transaction writes can be seen later than what a younger one wrote; so each run only notes how far things are, and a
+later run counts up to there, once all transactions of this database that may have begun before have ended. A count
+and the mark that it was made are one transaction.
 """
 
 import time

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from accounts import app_passwords, provisioning, scope
+from accounts import app_passwords, principals, provisioning, scope
 from accounts.models import Mailbox, User
 from accounts.principals import Principal
 from mailstore import life, retention
@@ -109,13 +109,40 @@ def test_a_restored_message_keeps_what_became_of_it_before(acme: Customer) -> No
     assert of(message)[-2].by == ""
 
 
+@pytest.mark.django_db(transaction=True)
 def test_an_operator_is_named_to_nobody(acme: Customer) -> None:
     operator = provisioning.add_staff("operator@localhost", password=None, tenant=None)
-    message = add_message(acme.mailbox, expunged_at=timezone.now(), expunged_by=operator)
+    message = add_message(acme.mailbox)
+    with principals.acting_as(Principal(role="operator", user_id=operator.pk)):
+        retention.expunge(Message.objects.all(), by=operator)
     assert of(message)[1].by == "an operator"
     principal = Principal(role="tenant-admin", tenant_id=acme.tenant.pk)
     with as_web(), scope.entered(principal):
         assert of(message)[1].by == "an operator"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("role", "called"),
+    [("tenant-admin", "a tenant admin whose login is gone"), ("domain-admin", "a domain admin whose login is gone")],
+)
+def test_who_is_gone_is_called_what_he_was(acme: Customer, role: str, called: str) -> None:
+    message = add_message(acme.mailbox)
+    boss = provisioning.add_staff("boss@acme.test", password=None, tenant=acme.tenant, role=role)
+    with principals.acting_as(Principal(role=role, user_id=boss.pk)):
+        retention.expunge(Message.objects.all(), by=boss)
+        retention.restore(Message.objects.all(), by=boss)
+        retention.expunge(Message.objects.all(), by=boss)
+    retention.restore(Message.objects.all(), by=None)
+    assert [event.by for event in of(message)[1:]] == [*["boss@acme.test"] * 3, ""]
+    provisioning.remove_login(boss)
+    assert [event.by for event in of(message)[1:]] == [called, called, called, ""]
+
+
+def test_of_whom_the_audit_does_not_know_is_told_that_he_is_gone(acme: Customer) -> None:
+    message = add_message(acme.mailbox, expunged_at=timezone.now())
+    retention.restore(Message.objects.all(), by=User(pk=2**40))
+    assert of(message)[-1].by == "somebody whose login is gone"
 
 
 @pytest.mark.django_db
