@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Barrier
 from typing import TypeVar
 
@@ -31,6 +31,14 @@ def expunge(*messages: Message, ago: timedelta) -> None:
     found = Message.objects.filter(pk__in=[message.pk for message in messages])
     assert retention.expunge(found, by=None).messages == len(messages)
     found.update(expunged_at=timezone.now() - ago)
+
+
+def moment() -> datetime:
+    """By the clock of the database, which says when things happen to messages."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now
 
 
 def at_once(functions: Sequence[Callable[[], T]]) -> list[T]:

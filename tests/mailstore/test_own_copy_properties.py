@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,7 +20,7 @@ from mailstore.maildrop import Maildrops
 from mailstore.models import MaildropSession, Message
 from tests.fixtures import PASSWORD
 from tests.mailstore import post
-from tests.mailstore.retain import KEEP
+from tests.mailstore.retain import KEEP, moment
 from tests.mailstore.test_maildrop import maildrops_of_a_process
 from tests.mailstore.test_own_copies import sees, session
 
@@ -102,6 +102,7 @@ class World:
         self.sessions: list[UUID] = []
         self.order = count()
         self.stamps: dict[tuple[int, int], int] = {}
+        self.was: list[tuple[datetime, set[int]]] = []
         self.next_uid = 1
         for _ in range(2):
             self.add_device(True)
@@ -216,6 +217,11 @@ class World:
         assert self.mailbox.used_octets == sum(mail.octets for mail in present)
         there = dict(Message.objects.filter(mailbox=self.mailbox).expunged().values_list("pk", "expunged_in"))
         assert there == {mail.pk: mail.expunged_in for mail in self.mails if mail.expunged}
+        there_now = {mail.pk for mail in present}
+        self.was.append((moment(), there_now))
+        for then, had in self.was:
+            since = retention.removed_since(self.mailbox, then)
+            assert set(since.values_list("pk", flat=True)) == had - there_now
         assert [line for line in drift.find() if "own copy" in line or "counts" in line] == []
 
     # The model

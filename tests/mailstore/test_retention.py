@@ -3,12 +3,12 @@
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from threading import Event
 
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts import limits, provisioning
@@ -19,7 +19,8 @@ from mailstore.models import Content, MaildropSession, Message
 from mailstore.quota import QuotaExceeded
 from tests.fixtures import Customer
 from tests.mailstore import post
-from tests.mailstore.retain import DAY, KEEP, at_once, expunge, fill
+from tests.mailstore.retain import DAY, KEEP, at_once, expunge, fill, moment
+from tests.mailstore.rows import add_listener, add_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -139,12 +140,23 @@ def test_a_maildrop_as_it_was_has_what_it_had(acme: Customer, seed: int) -> None
         )
 
 
-def moment() -> datetime:
-    """By the clock of the database, which says when things happen to messages."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    return now
+def test_a_session_is_undone_by_what_it_removed_last(acme: Customer) -> None:
+    [message] = fill(acme.mailbox, "one")
+    chosen = Message.objects.filter(pk=message.pk)
+
+    def removed_in_a_session() -> MaildropSession:
+        session = add_session(acme.mailbox, add_listener("pop3"), ended_at=Now(), end="quit", expunged=1)
+        retention.expunge(chosen, by=None)
+        chosen.update(expunged_in=session)
+        return session
+
+    tuesday = removed_in_a_session()
+    retention.restore(chosen, by=None)
+    wednesday = removed_in_a_session()
+    assert retention.restore(retention.removed_in(tuesday), by=None, undoing=tuesday).messages == 0
+    assert not Message.objects.in_maildrop(acme.mailbox).exists()
+    assert retention.restore(retention.removed_in(wednesday), by=None, undoing=wednesday).messages == 1
+    assert Message.objects.in_maildrop(acme.mailbox).get() == message
 
 
 def test_messages_of_many_mailboxes_are_restored_together(acme: Customer, globex: Customer) -> None:
