@@ -190,6 +190,25 @@ def test_a_reseller_makes_tenants_of_its_own(reseller: Reseller, globex: Custome
     assert refusal(program.send("PATCH", "/tenants/acme/", {"reseller": None}), 403)
 
 
+def test_the_host_and_each_reseller_have_a_plan_of_one_slug(host: Program, reseller: Reseller, acme: Customer) -> None:
+    other, _ = provisioning.add_reseller("other")
+    own, elsewhere = (Program(token_text("reseller", reseller=one)) for one in (reseller, other))
+    ids = []
+    for program, limit in ((host, 1), (own, 2), (elsewhere, 3)):
+        made = program.send("POST", "/plans/", {"slug": "small", "limits": {"max_mailboxes": limit}})
+        assert made.status_code == 201, made.content
+        ids.append(made.json()["id"])
+        assert made["Location"] == f"/api/v1/plans/{ids[-1]}/"
+        assert refusal(program.send("POST", "/plans/", {"slug": "small"}), 409)["code"] == "taken"
+    assert [plan["id"] for plan in host.read("/plans/", "slug=small")["items"]] == ids
+    assert [plan["id"] for plan in host.read("/plans/", "slug=small&reseller=other")["items"]] == ids[2:]
+    assert [plan["id"] for plan in own.read("/plans/", "slug=small")["items"]] == [ids[1]]
+    assert refusal(own.send("PATCH", f"/plans/{ids[2]}/", {"name": "Mine"}), 404)
+    assert own.send("PATCH", "/tenants/acme/", {"plan": "small"}).json()["limits"]["max_mailboxes"] == 2
+    assert refusal(own.send("DELETE", f"/plans/{ids[1]}/"), 409)["code"]
+    assert elsewhere.send("DELETE", f"/plans/{ids[2]}/").status_code == 204
+
+
 def test_a_domain_admin_stays_in_its_domains(acme: Customer) -> None:
     other, _ = provisioning.add_domain("other.test", tenant=acme.tenant)
     provisioning.add_mailbox("binh@other.test", password=None, quota_octets=None)
