@@ -20,8 +20,8 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 from psycopg import errors
 
-from accounts import audit, limits, notices
-from accounts.models import AliasTarget, Domain, Mailbox, Role, Tenant, User
+from accounts import audit, limits, notices, tokens
+from accounts.models import AliasTarget, ApiToken, Domain, Mailbox, Role, Tenant, User
 from accounts.provisioning import BadValue, Refused, UnknownDomain, UnknownTenant, happened, values
 from accounts.tenancy import TenantOwned
 
@@ -61,8 +61,9 @@ def move_domain(domain: Domain, *, to: Tenant) -> Moved:
     """Give a domain to another tenant: its alias domains, mailboxes, logins, aliases, all mail and all records.
 
     What is closed, expunged or due to be purged moves, too. Open sessions end. Owners of mailboxes keep their
-    passwords, and lose what they could do besides; the old tenant's staff and tokens let go of the domain. Its audit
-    so far, and events that were told, stay with the old tenant. Moving it where it is changes nothing.
+    passwords, and lose what they could do besides; the old tenant's staff and tokens let go of the domain. Tokens of
+    mailboxes are revoked if its staff, or a reseller who is not the new tenant's, was told their texts. Its audit so
+    far, and events that were told, stay with the old tenant. Moving it where it is changes nothing.
 
     Raises `Tied` with what holds on to it, `LimitReached`, `UnknownDomain`, `UnknownTenant`, `BadValue`, `Taken`, and
     `Busy`; then nothing has moved.
@@ -346,6 +347,7 @@ class _Move:
         owners = User.objects.filter(mailbox__domain__in=self._ids())
         for user in owners.exclude(role=Role.MEMBER):  # of the old tenant, for them to see
             audit.record("login.changed", user, {"role": (user.role, Role.MEMBER)})
+        self._revoke()
         for statement in _LET_GO:
             self._run(cursor, statement)
         owners.update(tenant=self._to, role=Role.MEMBER, is_staff=False)
@@ -354,6 +356,16 @@ class _Move:
         self._run(cursor, _LOCK_CONTENTS)
         for statement in (_COPY_SHARED, *_MOVE_CONTENTS, *_FORGET_OTHERS):
             self._run(cursor, statement)
+
+    def _revoke(self) -> None:
+        """End the mailboxes' tokens whose texts people know who have nothing to do with them any more."""
+        strangers: set[str] = {Role.TENANT_ADMIN}
+        if self._before.reseller_id != self._to.reseller_id:
+            strangers.add(Role.RESELLER)
+        there = ApiToken.objects.filter(mailbox__domain__in=self._ids(), revoked_at=None)
+        for token in there.order_by("pk").select_for_update(no_key=True):  # nobody rotates one meanwhile
+            if strangers.intersection(token.told_to):
+                tokens.revoke(token)
 
     def _tell(self, moved: Moved) -> None:
         counts: dict[str, Any] = {"mailboxes": moved.mailboxes, "messages": moved.messages, "octets": moved.octets}

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from accounts import limits, principals, provisioning, scope
+from accounts import limits, principals, provisioning, scope, tokens
 from accounts.limits import LimitReached
 from accounts.models import (
     AliasTarget,
@@ -35,6 +35,7 @@ from accounts.models import (
     User,
     Webhook,
 )
+from accounts.principals import Principal
 from accounts.provisioning import BadValue, Taken, UnknownDomain, UnknownTenant
 from accounts.tenancy import TenantOwned
 from mailstore import drift, moving, retention
@@ -214,6 +215,55 @@ def test_the_old_tenants_people_and_programs_let_go(acme: Customer, globex: Cust
     assert acme.tenant.admin_mailbox is None
     assert list(DomainAdmin.objects.filter(user=admin).values_list("domain__name", flat=True)) == ["acme.example"]
     assert list(token.domains.values_list("name", flat=True)) == ["acme.example"]
+
+
+def principal_of(user: User) -> Principal:
+    principal = principals.of_user(user)
+    assert principal
+    return principal
+
+
+def test_tokens_whose_texts_the_old_tenants_people_know_end(acme: Customer, globex: Customer, staying: Mailbox) -> None:
+    """Else they read on what comes to mailboxes that are not theirs any more."""
+    one, _ = provisioning.add_reseller("one")
+    provisioning.change_tenant(acme.tenant, reseller=one)
+    makers = {
+        role: provisioning.add_staff(f"{role}@elsewhere.test", password=None, role=role, **whose)
+        for role, whose in (
+            ("operator", {}),
+            ("reseller", {"reseller": one}),
+            ("tenant-admin", {"tenant": acme.tenant}),
+        )
+    }
+    known_to = {role: principal_of(user) for role, user in makers.items()} | {"command": principals.COMMAND}
+    of_admin = tokens.make(
+        by=known_to["tenant-admin"],
+        name="admin",
+        role="tenant-admin",
+        scopes=["messages:read", "tokens:write"],
+        tenant=acme.tenant,
+    )
+    known_to["token"] = principals.of_token(of_admin.token)
+    for name, by in known_to.items():
+        for mailbox in (acme.mailbox, staying):
+            tokens.make(by=by, name=name, role="member", scopes=["messages:read"], mailbox=mailbox)
+    moving.move_domain(acme.domain, to=globex.tenant)
+    ended = ApiToken.objects.exclude(revoked_at=None)
+    assert {token.name for token in ended} == {"reseller", "tenant-admin", "token"}
+    assert {token.mailbox for token in ended} == {acme.mailbox}
+    told = AuditEvent.objects.filter(action="token.revoked")
+    assert {(event.tenant_id, event.target_id) for event in told} == {(acme.tenant.pk, token.pk) for token in ended}
+
+
+def test_a_reseller_of_both_tenants_keeps_his_tokens(acme: Customer, globex: Customer) -> None:
+    one, _ = provisioning.add_reseller("one")
+    for customer in (acme, globex):
+        provisioning.change_tenant(customer.tenant, reseller=one)
+    by = principal_of(provisioning.add_staff("it@one.test", password=None, role="reseller", reseller=one))
+    token = tokens.make(by=by, name="x", role="member", scopes=["messages:read"], mailbox=acme.mailbox).token
+    moving.move_domain(acme.domain, to=globex.tenant)
+    token.refresh_from_db()
+    assert (token.tenant, token.revoked_at) == (globex.tenant, None)
 
 
 def test_owners_are_only_members_of_their_new_tenant(acme: Customer, globex: Customer) -> None:
