@@ -36,7 +36,9 @@ def claim(request: HttpRequest, principal: Principal, body: bytes) -> Claim | Ht
         return None
     whose = _whose(principal)
     box = _box(whose, key)
-    said = f"{request.method} {request.get_full_path()}\n".encode() + body
+    # Whoever has rotated the token since is not told what it was told before, which may be more than he may be.
+    told_to = " ".join(sorted(principal.told_to))
+    said = f"{request.method} {request.get_full_path()}\n{told_to}\n".encode() + body
     row = IdempotencyKey(principal=whose, key=key, digest=hashlib.sha256(said).digest(), status=0, body=b"")
     IdempotencyKey.objects.bulk_create([row], ignore_conflicts=True)  # waits for whoever inserts the same
     kept = IdempotencyKey.objects.get(principal=whose, key=key)

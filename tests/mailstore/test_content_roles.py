@@ -204,6 +204,24 @@ def test_who_rotates_a_token_reads_no_more_than_before(acme: Customer) -> None:
     assert _may_read(Program(again["token"]), message) == {True}
 
 
+def test_who_rotates_a_token_is_not_told_again_what_it_made_before(acme: Customer) -> None:
+    """However easy to guess the key under which it did: the answer holds a text that reads messages."""
+    message = add_message(acme.mailbox)
+    text = token_text("tenant-admin", tenant=acme.tenant)
+    wanted = {"name": "x", "scopes": sorted(permissions.scopes_of("member")), **OWN[0]}
+
+    def ask(program: Program) -> Any:
+        return program.send("POST", "/tokens/", wanted, Idempotency_Key="order-4711")
+
+    made = ask(Program(text)).json()
+    assert ask(Program(text)).json() == made
+    assert _may_read(Program(made["token"]), message) == {True}
+    rotated = Program(token_text("operator")).send("POST", f"/tokens/{text.split('_')[1]}/rotate/").json()
+    again = ask(Program(rotated["token"]))
+    assert made["token"] not in again.content.decode()
+    assert refusal(again, 422)["code"] == "idempotency-key-reused"
+
+
 @pytest.mark.parametrize("maker", ["operator", "reseller"])
 def test_who_may_not_change_the_policy_makes_no_token_that_does(
     acme: Customer, globex: Customer, reseller: Reseller, maker: str
