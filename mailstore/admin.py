@@ -22,7 +22,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
 from accounts import languages, quotas
-from accounts.admin import DomainAdmin, MailboxAdmin, Provisioned, ProvisioningForm
+from accounts.admin.domains import DomainAdmin
+from accounts.admin.mailboxes import MailboxAdmin
+from accounts.admin.provisioned import Provisioned, ProvisioningForm
 from accounts.provisioning import BadValue, StillInUse
 from accounts.scoped import ReadOnly, RowPage, Scoped, TenantFilter, is_operator
 from mailstore import life, mailbox_pages, message_pages, retention, row_pages, sessions
