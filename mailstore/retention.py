@@ -80,7 +80,8 @@ class _Away(Func):
     arity = 2
     template = (
         "EXISTS (SELECT FROM jsonb_array_elements(%(expressions)s"
-        " BETWEEN (life ->> 'removed_at')::timestamptz AND (life ->> 'restored_at')::timestamptz)"
+        " BETWEEN (life ->> 'removed_at')::timestamptz"
+        " AND (life ->> 'restored_at')::timestamptz - interval '1 microsecond')"
     )
     arg_joiner = ") life WHERE "
 

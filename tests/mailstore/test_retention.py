@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from threading import Event
 
 import pytest
@@ -157,6 +158,17 @@ def test_a_session_is_undone_by_what_it_removed_last(acme: Customer) -> None:
     assert not Message.objects.in_maildrop(acme.mailbox).exists()
     assert retention.restore(retention.removed_in(wednesday), by=None, undoing=wednesday).messages == 1
     assert Message.objects.in_maildrop(acme.mailbox).get() == message
+
+
+def test_from_the_very_moment_of_its_restore_a_message_is_there(acme: Customer) -> None:
+    fill(acme.mailbox, "one")
+    for change in (retention.expunge, retention.restore, retention.expunge):
+        change(Message.objects.all(), by=None)
+    [message] = Message.objects.all()
+    assert message.earlier
+    removed, restored = (datetime.fromisoformat(message.earlier[0][name]) for name in ("removed_at", "restored_at"))
+    for then, had in ((removed, 0), (restored - timedelta(microseconds=1), 0), (restored, 1)):
+        assert retention.removed_since(acme.mailbox, then).count() == had
 
 
 def test_messages_of_many_mailboxes_are_restored_together(acme: Customer, globex: Customer) -> None:
