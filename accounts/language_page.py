@@ -28,7 +28,7 @@ class LanguageForm(forms.Form):
         super().__init__(*args, **kwargs)
         own: Any = self.fields
         own["language"].choices = [("", _("As the browser asks")), *languages.NAMES]
-        own["time_zone"].choices = [("", zone_unless_chosen), *languages.regions()]
+        own["time_zone"].choices = [("", zone_unless_chosen), *languages.regions(self.initial["time_zone"])]
 
 
 def language(site: "AdminSite", request: HttpRequest) -> HttpResponseBase:

@@ -4,11 +4,12 @@ What programs read (the API, commands, logs) is English and UTC, whoever asks.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, tzinfo
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import TZPATH, ZoneInfo, available_timezones
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
@@ -44,9 +45,19 @@ _NOW_CALLED: Final = {
 
 @cache
 def zones() -> dict[str, ZoneInfo]:
-    """The time zones that can be chosen, by name and in order."""
+    """The time zones that there are, by name and in order."""
     places = {name for name in available_timezones() if name.partition("/")[0] in _REGIONS}
     return {name: ZoneInfo(name) for name in ("UTC", *sorted(places - _NOW_CALLED.keys()))}
+
+
+@cache
+def _listed() -> frozenset[str]:
+    """The zones of the IANA's list of places; where that is not installed, all."""
+    for directory in TZPATH:
+        with suppress(OSError):
+            lines = Path(directory, "zone.tab").read_text().splitlines()
+            return frozenset(line.split("\t")[2] for line in lines if not line.startswith("#"))
+    return frozenset(zones())
 
 
 def zone(name: str) -> ZoneInfo:
@@ -71,10 +82,10 @@ def zone_unless_chosen(request: HttpRequest) -> str:
     return (_("As the browser says: %(zone)s") if said else _("The usual one here: %(zone)s")) % {"zone": zone}
 
 
-def regions() -> list[tuple[str, list[tuple[str, str]]]]:
-    """The time zones that can be chosen: by region, the name of each and its place as people read it.
+def regions(chosen: str | None = None) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The time zones to choose from: by region, the name of each and its place as people read it.
 
-    Places are called as in the IANA's list in every language.
+    Places are called as in the IANA's list in every language. Former names are left out, but for what is `chosen`.
     """
     called = {
         "UTC": "UTC",
@@ -91,6 +102,8 @@ def regions() -> list[tuple[str, list[tuple[str, str]]]]:
     }
     found: dict[str, list[tuple[str, str]]] = {}
     for name, zone in zones().items():
+        if name not in _listed() and name not in ("UTC", chosen):
+            continue
         region, _slash, place = name.partition("/")
         found.setdefault(called[region], []).append((name, named(zone, place.replace("_", " "))))
     return list(found.items())

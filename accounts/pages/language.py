@@ -33,7 +33,7 @@ def choose(request: HttpRequest, owner: Owner) -> HttpResponseBase:
         "error": error,
         "chosen": user,
         "languages": languages.NAMES,
-        "regions": languages.regions(),
+        "regions": languages.regions(user.time_zone),
         "zone_unless_chosen": languages.zone_unless_chosen(request),
     }
     return visits.page(request, owner, "language", status=422 if error else 200, **context)

@@ -18,3 +18,9 @@ def language_names() -> tuple[tuple[str, str], ...]:
 def zone_name() -> str:
     """The zone of the times on this page."""
     return languages.named(timezone.get_current_timezone())
+
+
+@register.filter
+def grouped(number: int) -> str:
+    """A number with its digits in groups, as the language writes it."""
+    return languages.number(number)

@@ -207,6 +207,16 @@ def test_zones_are_named_as_they_are_called_now() -> None:
         languages.zone("Etc/GMT+7")
 
 
+def test_former_names_of_zones_are_not_to_be_chosen_but_stay_chosen() -> None:
+    def offered(chosen: str | None) -> set[str]:
+        return {name for _region, places in languages.regions(chosen) for name, _place in places}
+
+    assert languages.zone("Australia/ACT").key == "Australia/ACT"  # as a browser may say
+    assert {"UTC", "Australia/Sydney", "Europe/Oslo", "Asia/Ho_Chi_Minh"} <= offered(None)
+    assert not {"Australia/ACT", "America/Fort_Wayne", "Europe/Belfast"} & offered(None)
+    assert offered("Australia/ACT") - offered(None) == {"Australia/ACT"}
+
+
 def test_zones_tell_what_they_are_from_utc() -> None:
     assert languages.named(languages.zone("Asia/Saigon")) == "Asia/Ho_Chi_Minh (UTC+07:00)"
     assert languages.named(languages.zone("UTC")) == languages.named(UTC) == "UTC"

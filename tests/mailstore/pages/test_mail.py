@@ -48,6 +48,17 @@ def test_who_fetched_is_shown_with_the_device(acme: Customer, globex: Customer) 
         assert "3 messages fetched" not in page
 
 
+def test_numbers_are_written_as_the_language_does(acme: Customer) -> None:
+    Mailbox.objects.filter(pk=acme.mailbox.pk).update(message_count=12345)
+    add_session(acme.mailbox, add_listener("pop3"), end="quit", ended_at=timezone.now(), fetched=2345, expunged=1)
+    assert acme.mailbox.user
+    provisioning.set_language(acme.mailbox.user, language="vi", time_zone="")
+    page = text(signed_in(acme.mailbox).get(reverse("owner-overview")))
+    assert "12.345 thư" in page
+    assert "2.345 thư" in page.replace("12.345", "")
+    assert reverse("owner-session", args=[MaildropSession.objects.get().pk]) in page
+
+
 def test_a_whole_session_is_undone(acme: Customer, globex: Customer) -> None:
     session = removed_by(acme.mailbox, 3)
     other = removed_by(acme.mailbox, 1)
