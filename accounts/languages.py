@@ -111,7 +111,8 @@ def regions(chosen: str | None = None) -> list[tuple[str, list[tuple[str, str]]]
 
 def number(amount: float, places: int | None = None) -> str:
     """With its digits in groups, and so many after the point, as the language writes it: 1,234.5 or 1.234,5."""
-    return formats.number_format(amount, places, force_grouping=True)
+    # Django cuts off what is too much.
+    return formats.number_format(amount if places is None else round(amount, places), places, force_grouping=True)
 
 
 def moment(at: datetime) -> str:

@@ -230,6 +230,11 @@ def test_numbers_and_sizes_are_written_as_the_language_does() -> None:
     for language in ("en", "vi"):
         with translation.override(language):
             told[language] = (languages.number(1234567), languages.number(1234.5, 1), quotas.rounded(5_500_000))
+    assert (quotas.rounded(1000), quotas.rounded(1024**3 * 199 // 100), quotas.rounded(1024**3 - 1)) == (
+        "1.0K",
+        "2.0G",
+        "1.0G",
+    )
     assert told == {"en": ("1,234,567", "1,234.5", "5.2M"), "vi": ("1.234.567", "1.234,5", "5,2M")}
 
 
