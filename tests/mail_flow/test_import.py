@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def old() -> Iterator[OldServer]:
         server.begin()
         yield server
         server.stop()
+
+
+@pytest.fixture(autouse=True)
+def what_dovecot_said(old: OldServer) -> Iterator[None]:
+    """At last; it stands beside a failure."""
+    yield
+    with (old.directory / "dovecot.log").open(errors="replace") as log:
+        print(*deque(log, maxlen=40), sep="")
 
 
 @pytest.fixture
