@@ -14,8 +14,6 @@ from typing import Final
 
 import django
 import pytest
-from django.db import connection
-from django.test import TransactionTestCase
 
 from tests import servers
 from tests.accounts.nameserver import name_server
@@ -46,26 +44,6 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "mailhost.settings"
 django.setup()
 
 pytest_plugins = ["tests.fixtures"]
-
-
-def _empty(case: TransactionTestCase) -> None:
-    """After a test with transactions of its own, empty the tables that have rows, rather than make all of them anew."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-        if cursor.fetchone() != (True,):
-            _flush(case)
-            return
-        tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
-        names = [connection.ops.quote_name(table) for table in tables if table not in _FILLED_BY_MIGRATE]
-        cursor.execute(" UNION ALL ".join(f"(SELECT '{name}' FROM {name} LIMIT 1)" for name in names))
-        deletions = "".join(f"DELETE FROM {name}; " for (name,) in cursor.fetchall())
-        # As all of it goes, no reference is to be followed, and nothing to be counted by a trigger.
-        cursor.execute(f"BEGIN; SET LOCAL session_replication_role = replica; {deletions} COMMIT")
-
-
-_FILLED_BY_MIGRATE = {"django_content_type", "auth_permission"}
-_flush = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
-TransactionTestCase._fixture_teardown = _empty  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(tryfirst=True)
