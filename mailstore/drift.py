@@ -133,10 +133,11 @@ _CHECKS: Final = (
     ),
     (
         "message {}: is in the maildrop of mailbox {}, and every device with an own copy has removed it",
-        # Of a device that has just expired the purge has yet to take note.
+        # Of a device that has just expired the purge has yet to take note. Where all have, nothing leaves the maildrop.
         """
         WITH device AS (
-            SELECT app.mailbox_id, app.id FROM accounts_apppassword app
+            SELECT app.mailbox_id, app.id, (app.expires_at <= now()) IS NOT TRUE AS is_waited_for
+            FROM accounts_apppassword app
                 JOIN accounts_mailbox mailbox ON mailbox.id = app.mailbox_id
             WHERE app.own_copy AND app.revoked_at IS NULL AND mailbox.closed_at IS NULL
                 AND (app.expires_at IS NULL OR app.expires_at > now() - interval '1 day')
@@ -148,7 +149,7 @@ _CHECKS: Final = (
             JOIN mailstore_owncopy copy ON copy.app_password_id = device.id AND copy.removed_at IS NOT NULL
             JOIN mailstore_message message ON message.id = copy.message_id AND message.expunged_at IS NULL
         GROUP BY message.id, message.mailbox_id, devices.number
-        HAVING count(*) = devices.number
+        HAVING count(*) = devices.number AND bool_or(device.is_waited_for)
         """,
     ),
     (

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from accounts import app_passwords, provisioning
@@ -282,6 +282,7 @@ STEPS = st.one_of(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(steps=st.lists(STEPS, min_size=8, max_size=16))
+@example(steps=[("fetch", 2, 0, 2), ("expire", 1), ("expire", 0), ("revoke", 0)])  # none is waited for any more
 def test_each_view_is_what_the_model_says(process: Process, steps: list[tuple[Any, ...]]) -> None:
     world = World(process)
     for step, *arguments in steps:
