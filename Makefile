@@ -20,8 +20,9 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 run: .venv/installed
 	@exec $(IN_VENV) manage.py up
 
+# Of properties the same examples each time: what passed passes again. Plain pytest, and the soak, look for others.
 test: .venv/installed-dev
-	@$(IN_VENV) -m pytest -m "not slow" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST)
+	@$(IN_VENV) -m pytest -m "not slow" -n $(PYTEST_WORKERS) --dist loadfile --hypothesis-profile=ci $(PYTEST)
 
 soak: .venv/installed-dev
 	@$(IN_VENV) -m pytest -m slow $(PYTEST)
