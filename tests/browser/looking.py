@@ -44,7 +44,11 @@ def browser(width: int, height: int, **options: Any) -> Iterator[Any]:
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.extend([message.text] if message.type in ("error", "warning") else []))
         page.on("pageerror", lambda error: said.append(str(error)))
-        yield page
+        try:
+            yield page
+        except BaseException as error:
+            error.add_note(f"The browser was at {page.url}, and had said: {said}")
+            raise
         chromium.close()
     assert [line for line in said if "403" not in line] == []  # a wrong password is one
 
