@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -14,6 +15,15 @@ from accounts.principals import Principal
 from mailstore.models import Content
 from tests.accounts.api.programs import Program
 from tests.fixtures import Customer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _from_nothing(django_db_setup: None, django_db_blocker: Any) -> None:
+    """What is counted here counts from empty tables, whatever a file before has left in them."""
+    with django_db_blocker.unblock():
+        call_command("flush", verbosity=0, interactive=False)
+        connection.close()
+
 
 FEW = 2_000
 """Blocks of 8 KiB that a page may cost."""
